@@ -1,0 +1,1266 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The hypervisor pipe (HVPIPE): messages between this partition and the
+ * Hardware Management Consoles (HMCs) that manage it, carried by the
+ * hypervisor. PAPR+ v2.13 7.3.32 "Hypervisor Pipe Information Exchange".
+ *
+ * The partition has one pipe, which all sources share. User space opens
+ * /dev/papr-hvpipe and creates a handle for each source it talks to; a
+ * write() to the handle sends a message, a read() receives one.
+ *
+ * The hypervisor announces a message by an event, and announces no other
+ * until that one is received. It takes no notice of whether anybody wants it:
+ * a message that nobody receives blocks the pipe for all sources. Hence:
+ *
+ * - A handle's announcement is forgotten before ibm,receive-hvpipe-msg is
+ *   called, never after it: the next event may come before the call returns.
+ * - The source ID which that call returns decides who gets a message. One for
+ *   a handle other than the caller's, or one that the caller has no room for,
+ *   is held by its handle until it is read.
+ * - Messages for sources without a handle are received and dropped.
+ * - An event that makes no sense may have stood for a message: one is received,
+ *   and goes to its handle.
+ * - What cannot be done at once, as firmware is busy or fails, is due: the
+ *   work does it later, and again until it succeeds.
+ *
+ * Locks, in this order:
+ *
+ * - rtas_ibm_send_hvpipe_msg_lock is held around ibm,send-hvpipe-msg,
+ *   rtas_ibm_receive_hvpipe_msg_lock around ibm,receive-hvpipe-msg until the
+ *   message is in its place. Who changes &hvpipe.state holds both, so either
+ *   is enough to rely on it. Neither is held while user memory is paged in:
+ *   that may take forever, at the will of user space.
+ * - The lock of the xarray &hvpipe.sources guards which handles there are, and
+ *   the messages they hold. The event interrupt takes it.
+ */
+
+#define pr_fmt(fmt) "papr-hvpipe: " fmt
+
+#include <kunit/static_stub.h>
+#include <linux/anon_inodes.h>
+#include <linux/atomic.h>
+#include <linux/bitfield.h>
+#include <linux/bitops.h>
+#include <linux/build_bug.h>
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/init.h>
+#include <linux/interrupt.h>
+#include <linux/irq.h>
+#include <linux/jiffies.h>
+#include <linux/list.h>
+#include <linux/lockdep.h>
+#include <linux/miscdevice.h>
+#include <linux/mutex.h>
+#include <linux/of.h>
+#include <linux/poll.h>
+#include <linux/reboot.h>
+#include <linux/sched/signal.h>
+#include <linux/seq_file.h>
+#include <linux/sizes.h>
+#include <linux/slab.h>
+#include <linux/spinlock.h>
+#include <linux/uaccess.h>
+#include <linux/uio.h>
+#include <linux/unaligned.h>
+#include <linux/wait.h>
+#include <linux/workqueue.h>
+#include <linux/xarray.h>
+#include <asm/machdep.h>
+#include <asm/papr-sysparm.h>
+#include <asm/rtas.h>
+#include <uapi/asm/papr-hvpipe.h>
+
+#include "pseries.h"
+
+#define CREATE_TRACE_POINTS
+#include "papr-hvpipe-trace.h"
+
+/* A source ID is 0xCCRRQQQQ. */
+#define HVPIPE_SOURCE_TYPE	GENMASK(31, 24)	/* CC */
+#define HVPIPE_SOURCE_RESERVED	GENMASK(23, 16)	/* RR */
+#define HVPIPE_SOURCE_INDEX	GENMASK(15, 0)	/* QQQQ */
+#define HVPIPE_SOURCE_TYPE_HMC	0x02
+
+/* The most that one message carries: a 4 KiB buffer less firmware's 8 bytes. */
+#define HVPIPE_MAX_PAYLOAD	(SZ_4K - 8)
+#define HVPIPE_HDR_LEN		sizeof(struct papr_hvpipe_hdr)
+
+static_assert(HVPIPE_HDR_LEN == 48);
+
+/* Bits of the type in the event log's section 'PE'. */
+#define HVPIPE_EVENT_MSG	0x01	/* a message waits to be received */
+#define HVPIPE_EVENT_LOST	0x02	/* the pipe to the source was lost */
+
+/*
+ * How long work that nobody waits for, or a suspend, bears with a call that
+ * firmware answers with a busy status.
+ */
+#define HVPIPE_PATIENCE		(10 * HZ)
+
+/* What is due is tried again after this time, doubled at each failure. */
+#define HVPIPE_RETRY_MIN	(HZ / 100)
+#define HVPIPE_RETRY_MAX	(64 * HZ)
+
+/*
+ * The memory that firmware reads and writes. It has to lie below 4 GiB; the
+ * kernel image does (see rtas_data_buf), so that no RTAS work area has to be
+ * allocated for each message.
+ */
+struct hvpipe_firmware_area {
+	/* ibm,send-hvpipe-msg: the list of buffers, always of one */
+	struct {
+		__be64 length;		/* of the list in bytes, this word included */
+		__be64 address;
+		__be64 used;
+	} list;
+	/* check-exception: read and written by the event interrupt only */
+	u8 event_log[RTAS_ERROR_LOG_MAX] __aligned(8);
+	/* Padding, so that @hdr and @received are one piece to copy to the user */
+	u8 reserved[SZ_4K - 24 - RTAS_ERROR_LOG_MAX - HVPIPE_HDR_LEN];
+	struct papr_hvpipe_hdr hdr;
+	u8 received[SZ_4K];
+	u8 sent[SZ_4K];
+};
+
+static_assert(offsetof(struct hvpipe_firmware_area, received) == SZ_4K);
+
+/* A message that was received and waits for its reader. */
+struct hvpipe_msg {
+	struct list_head list;
+	size_t len;			/* of the payload */
+	struct papr_hvpipe_hdr hdr;
+	u8 payload[HVPIPE_MAX_PAYLOAD];
+};
+
+static_assert(offsetof(struct hvpipe_msg, payload) ==
+	      offsetof(struct hvpipe_msg, hdr) + HVPIPE_HDR_LEN);
+
+enum hvpipe_state {
+	HVPIPE_DISABLED,	/* not enabled yet, or shut down */
+	HVPIPE_SUSPENDED,	/* the partition migrates */
+	HVPIPE_ENABLED,
+};
+
+static const char * const hvpipe_state_names[] = {
+	[HVPIPE_DISABLED] = "disabled",
+	[HVPIPE_SUSPENDED] = "suspended",
+	[HVPIPE_ENABLED] = "enabled",
+};
+
+/* Bits of &hvpipe.due */
+enum {
+	HVPIPE_DUE_ENABLE,	/* enable the pipe */
+	HVPIPE_DUE_EVENT,	/* fetch the event that firmware did not yield */
+	HVPIPE_DUE_DRAIN,	/* receive a message that nobody reads */
+};
+
+/**
+ * struct hvpipe - The partition's pipe.
+ * @sources: The handles, by source index. Its lock also guards @handles and
+ *           the messages that handles hold.
+ * @handles: How many handles there are.
+ * @state:   Whether firmware may be called. Changes under both RTAS locks.
+ * @yield:   How many wait for both RTAS locks to change @state.
+ * @patience: How long a busy firmware is borne, in jiffies.
+ * @area:    The memory shared with firmware. Its parts for sending are guarded
+ *           by the send lock, those for receiving by the receive lock.
+ * @spare:   Room for one message that has to be held. Present before each
+ *           receive, as a received message must not be lost. Receive lock.
+ * @dropped: Messages that went to nobody.
+ * @event_lock: Guards the use of the event log.
+ * @irq:     The event interrupt's number, as firmware knows it.
+ * @due:     What the work has to do.
+ * @work:    Does what is due.
+ * @retry:   Delay until the work tries again what failed, in jiffies.
+ * @enable:  The system parameter's value. Both RTAS locks.
+ */
+struct hvpipe {
+	struct xarray sources;
+	unsigned int handles;
+	enum hvpipe_state state;
+	atomic_t yield;
+	unsigned long patience;
+	struct hvpipe_firmware_area *area;
+	struct hvpipe_msg *spare;
+	atomic_long_t dropped;
+	spinlock_t event_lock;	/* see above */
+	unsigned int irq;
+	unsigned long due;
+	struct delayed_work work;
+	unsigned long retry;
+	struct papr_sysparm_buf *enable;
+};
+
+/* Bits of &hvpipe_handle.flags */
+enum {
+	HVPIPE_ANNOUNCED,	/* a message for this source is to be received */
+	HVPIPE_LOST,		/* the connection was lost, and nobody read it */
+};
+
+/**
+ * struct hvpipe_handle - One source, opened by user space.
+ * @pipe:   The pipe.
+ * @source: Source ID.
+ * @flags:  What the hypervisor told of this source and nobody read yet.
+ * @wait:   Pollers.
+ * @held:   Messages received and not read yet. Guarded by the sources' lock.
+ * @nheld:  How many @held are.
+ * @received: Messages received, read or held. Receive lock.
+ * @received_bytes: Their payload. Receive lock.
+ * @sent:   Messages sent. Send lock.
+ * @sent_bytes: Their payload. Send lock.
+ * @rcu:    Waking everybody walks the handles by RCU.
+ */
+struct hvpipe_handle {
+	struct hvpipe *pipe;
+	u32 source;
+	unsigned long flags;
+	wait_queue_head_t wait;
+	struct list_head held;
+	unsigned int nheld;
+	u64 received;
+	u64 received_bytes;
+	u64 sent;
+	u64 sent_bytes;
+	struct rcu_head rcu;
+};
+
+static struct hvpipe_firmware_area hvpipe_area __aligned(SZ_4K);
+
+static void hvpipe_work(struct work_struct *work);
+
+static struct hvpipe hvpipe = {
+	.sources = XARRAY_INIT(hvpipe.sources, XA_FLAGS_LOCK_IRQ),
+	.patience = HVPIPE_PATIENCE,
+	.area = &hvpipe_area,
+	.event_lock = __SPIN_LOCK_UNLOCKED(hvpipe.event_lock),
+	.work = __DELAYED_WORK_INITIALIZER(hvpipe.work, hvpipe_work, 0),
+	.retry = HVPIPE_RETRY_MIN,
+};
+
+/*
+ * Firmware. Each RTAS function is called in one place, which maps its status.
+ */
+
+/**
+ * hvpipe_busy_delay() - Wait until a busy firmware should be called again.
+ * @pipe:    The pipe.
+ * @fwrc:    What firmware answered.
+ * @expires: Patience's end, in jiffies; 0 before the first delay.
+ * @user:    A task waits which a fatal signal stops; else patience does.
+ *
+ * A call that has been busy for long yields to who wants to suspend.
+ *
+ * Context: May sleep.
+ * Return: 1 to call again, 0 if @fwrc is not a busy status, -EINTR on a fatal
+ *         signal, -EBUSY when patience ran out.
+ */
+static int hvpipe_busy_delay(struct hvpipe *pipe, s32 fwrc,
+			     unsigned long *expires, bool user)
+{
+	if (likely(fwrc != RTAS_BUSY && fwrc < RTAS_EXTENDED_DELAY_MIN))
+		return 0;
+
+	if (!*expires)
+		*expires = (jiffies + pipe->patience) ?: 1;
+	if (user && fatal_signal_pending(current))
+		return -EINTR;
+	if ((!user || atomic_read(&pipe->yield)) && time_after(jiffies, *expires))
+		return -EBUSY;
+	return rtas_busy_delay(fwrc);
+}
+
+static s32 rtas_ibm_send_hvpipe_msg(struct hvpipe *pipe, u32 source)
+{
+	KUNIT_STATIC_STUB_REDIRECT(rtas_ibm_send_hvpipe_msg, pipe, source);
+
+	return rtas_call(rtas_function_token(RTAS_FN_IBM_SEND_HVPIPE_MSG), 2, 1,
+			 NULL, source, __pa(&pipe->area->list));
+}
+
+/**
+ * hvpipe_send() - Send the payload in the send buffer.
+ * @pipe:   The pipe, enabled.
+ * @source: Who to send to.
+ * @len:    Length of the payload.
+ *
+ * Context: May sleep. The send lock is held.
+ * Return: 0 when the message was delivered. -EIO, -EINVAL, -EPIPE (the pipe to
+ *         @source is closed), -EOPNOTSUPP as firmware says, -EINTR on a fatal
+ *         signal, -EBUSY when a suspend must not wait any longer.
+ */
+static int hvpipe_send(struct hvpipe *pipe, u32 source, size_t len)
+{
+	struct hvpipe_firmware_area *area = pipe->area;
+	unsigned long expires = 0;
+	s32 fwrc;
+	int again;
+
+	lockdep_assert_held(&rtas_ibm_send_hvpipe_msg_lock);
+
+	area->list.length = cpu_to_be64(sizeof(area->list));
+	area->list.address = cpu_to_be64(__pa(area->sent));
+	area->list.used = cpu_to_be64(len);
+
+	do {
+		fwrc = rtas_ibm_send_hvpipe_msg(pipe, source);
+		again = hvpipe_busy_delay(pipe, fwrc, &expires, true);
+	} while (again > 0);
+	if (unlikely(again))
+		return again;
+
+	switch (fwrc) {
+	case RTAS_SUCCESS:
+		return 0;
+	case RTAS_INVALID_PARAMETER:
+		return -EINVAL;
+	case RTAS_HVPIPE_CLOSED:
+		return -EPIPE;
+	case RTAS_FUNC_NOT_SUPPORTED:
+		return -EOPNOTSUPP;
+	default:
+		pr_err_ratelimited("unexpected ibm,send-hvpipe-msg status %d\n", fwrc);
+		fallthrough;
+	case RTAS_HARDWARE_ERROR:
+		return -EIO;
+	}
+}
+
+/**
+ * struct hvpipe_received - What ibm,receive-hvpipe-msg says of a message.
+ * @source: Out: Who sent it.
+ * @len:    Out: Bytes written; 0 when no message was pending.
+ */
+struct hvpipe_received {
+	u32 source;
+	u32 len;
+};
+
+static s32 rtas_ibm_receive_hvpipe_msg(struct hvpipe *pipe,
+				       struct hvpipe_received *received)
+{
+	u32 rets[2];
+	s32 fwrc;
+
+	KUNIT_STATIC_STUB_REDIRECT(rtas_ibm_receive_hvpipe_msg, pipe, received);
+
+	fwrc = rtas_call(rtas_function_token(RTAS_FN_IBM_RECEIVE_HVPIPE_MSG), 2, 3,
+			 rets, __pa(pipe->area->received),
+			 sizeof(pipe->area->received));
+	received->source = rets[0];
+	received->len = rets[1];
+	return fwrc;
+}
+
+/**
+ * hvpipe_receive() - Receive a message into the receive buffer.
+ * @pipe:     The pipe, enabled, with a spare.
+ * @received: See &struct hvpipe_received.
+ * @user:     See hvpipe_busy_delay().
+ *
+ * Success acknowledges the message to its source. After a failure other than
+ * -EBADMSG it is still pending, and as announced as before.
+ *
+ * Context: May sleep. The receive lock is held.
+ * Return: 0, also when no message was pending. -EIO, -EINVAL, -EOPNOTSUPP as
+ *         firmware says, -EINTR on a fatal signal, -EBUSY when patience ran
+ *         out, -EBADMSG when firmware's length cannot be true.
+ */
+static int hvpipe_receive(struct hvpipe *pipe, struct hvpipe_received *received,
+			  bool user)
+{
+	unsigned long expires = 0;
+	s32 fwrc;
+	int again;
+
+	lockdep_assert_held(&rtas_ibm_receive_hvpipe_msg_lock);
+
+	do {
+		fwrc = rtas_ibm_receive_hvpipe_msg(pipe, received);
+		again = hvpipe_busy_delay(pipe, fwrc, &expires, user);
+	} while (again > 0);
+	if (unlikely(again))
+		return again;
+
+	switch (fwrc) {
+	case RTAS_SUCCESS:
+		if (likely(received->len <= HVPIPE_MAX_PAYLOAD))
+			return 0;
+		pr_err_ratelimited("ibm,receive-hvpipe-msg wrote %u bytes from source 0x%08x, more than a message has\n",
+				   received->len, received->source);
+		return -EBADMSG;
+	case RTAS_INVALID_PARAMETER:
+		return -EINVAL;
+	case RTAS_FUNC_NOT_SUPPORTED:
+		return -EOPNOTSUPP;
+	default:
+		pr_err_ratelimited("unexpected ibm,receive-hvpipe-msg status %d\n", fwrc);
+		fallthrough;
+	case RTAS_HARDWARE_ERROR:
+		return -EIO;
+	}
+}
+
+static s32 rtas_check_exception_hvpipe(struct hvpipe *pipe)
+{
+	KUNIT_STATIC_STUB_REDIRECT(rtas_check_exception_hvpipe, pipe);
+
+	return rtas_call(rtas_function_token(RTAS_FN_CHECK_EXCEPTION), 6, 1, NULL,
+			 RTAS_VECTOR_EXTERNAL_INTERRUPT, pipe->irq,
+			 RTAS_HVPIPE_MSG_EVENTS, 1 /* Time Critical */,
+			 __pa(pipe->area->event_log), rtas_get_error_log_max());
+}
+
+/* Enable or disable the pipe: one byte, 1 or 0. */
+static int hvpipe_set_enable(struct hvpipe *pipe, bool enable)
+{
+	KUNIT_STATIC_STUB_REDIRECT(hvpipe_set_enable, pipe, enable);
+
+	lockdep_assert_held(&rtas_ibm_send_hvpipe_msg_lock);
+	lockdep_assert_held(&rtas_ibm_receive_hvpipe_msg_lock);
+
+	pipe->enable->len = cpu_to_be16(1);
+	pipe->enable->val[0] = enable;
+	return papr_sysparm_set(PAPR_SYSPARM_HVPIPE_ENABLE, pipe->enable);
+}
+
+static void hvpipe_queue_work(struct hvpipe *pipe, unsigned long delay)
+{
+	KUNIT_STATIC_STUB_REDIRECT(hvpipe_queue_work, pipe, delay);
+
+	mod_delayed_work(system_long_wq, &pipe->work, delay);
+}
+
+/* Have the work do at once what @bit says. Context: any. */
+static void hvpipe_due(struct hvpipe *pipe, unsigned int bit)
+{
+	set_bit(bit, &pipe->due);
+	hvpipe_queue_work(pipe, 0);
+}
+
+/*
+ * Handles and the messages they hold.
+ */
+
+static struct hvpipe_handle *hvpipe_find(struct hvpipe *pipe, u32 source)
+{
+	struct hvpipe_handle *handle;
+
+	handle = xa_load(&pipe->sources, FIELD_GET(HVPIPE_SOURCE_INDEX, source));
+	return handle && handle->source == source ? handle : NULL;
+}
+
+static void hvpipe_wake(struct hvpipe_handle *handle)
+{
+	wake_up_interruptible_poll(&handle->wait, EPOLLIN | EPOLLRDNORM);
+}
+
+static void hvpipe_count_drop(struct hvpipe *pipe, u32 source, size_t len)
+{
+	atomic_long_inc(&pipe->dropped);
+	trace_papr_hvpipe_drop(source, len);
+}
+
+/*
+ * Ensure that a message about to be received can be held.
+ */
+static int hvpipe_prepare_spare(struct hvpipe *pipe)
+{
+	lockdep_assert_held(&rtas_ibm_receive_hvpipe_msg_lock);
+
+	if (unlikely(!pipe->spare))
+		pipe->spare = kmalloc(sizeof(*pipe->spare), GFP_KERNEL_ACCOUNT);
+	return pipe->spare ? 0 : -ENOMEM;
+}
+
+/*
+ * Put the message in the receive buffer where its handle's readers find it,
+ * or drop it when nobody has its source open.
+ */
+static void hvpipe_hold(struct hvpipe *pipe, const struct hvpipe_received *received)
+{
+	struct hvpipe_msg *msg = pipe->spare;
+	struct hvpipe_handle *handle;
+	unsigned long flags;
+
+	lockdep_assert_held(&rtas_ibm_receive_hvpipe_msg_lock);
+
+	msg->len = received->len;
+	msg->hdr = (struct papr_hvpipe_hdr) { .flags = HVPIPE_MSG_AVAILABLE };
+	memcpy(msg->payload, pipe->area->received, received->len);
+
+	xa_lock_irqsave(&pipe->sources, flags);
+	handle = hvpipe_find(pipe, received->source);
+	if (handle) {
+		pipe->spare = NULL;
+		handle->received++;
+		handle->received_bytes += msg->len;
+		list_add_tail(&msg->list, &handle->held);
+		handle->nheld++;
+		hvpipe_wake(handle);
+	}
+	xa_unlock_irqrestore(&pipe->sources, flags);
+
+	if (!handle)
+		hvpipe_count_drop(pipe, received->source, received->len);
+}
+
+/**
+ * hvpipe_drain() - Receive a message that nobody waits for.
+ * @pipe: The pipe.
+ *
+ * It goes to its handle if there is one by now, else to nobody.
+ *
+ * Context: May sleep. Takes the receive lock.
+ * Return: 0 when the pipe is free of it, else -ve errno.
+ */
+static int hvpipe_drain(struct hvpipe *pipe)
+{
+	struct hvpipe_received received;
+	int err;
+
+	guard(mutex)(&rtas_ibm_receive_hvpipe_msg_lock);
+
+	/* The hypervisor announces again what is pending when it is enabled. */
+	if (pipe->state != HVPIPE_ENABLED)
+		return 0;
+
+	err = hvpipe_prepare_spare(pipe);
+	if (!err)
+		err = hvpipe_receive(pipe, &received, false);
+	if (!err && received.len)
+		hvpipe_hold(pipe, &received);
+	return err == -EBADMSG ? 0 : err;
+}
+
+/*
+ * Read a message that the handle holds. It is nobody else's while it is
+ * copied, as that may sleep for a page; where the copy fails, it is held again.
+ *
+ * Return: Bytes read, 0 when nothing was held, else -ve errno.
+ */
+static ssize_t hvpipe_read_held(struct hvpipe_handle *handle, struct iov_iter *to)
+{
+	struct xarray *sources = &handle->pipe->sources;
+	struct hvpipe_msg *msg;
+	size_t len;
+
+	xa_lock_irq(sources);
+	msg = list_first_entry_or_null(&handle->held, struct hvpipe_msg, list);
+	if (!msg) {
+		xa_unlock_irq(sources);
+		return 0;
+	}
+	len = HVPIPE_HDR_LEN + msg->len;
+	if (iov_iter_count(to) < len) {
+		xa_unlock_irq(sources);
+		return -EMSGSIZE;
+	}
+	list_del(&msg->list);
+	handle->nheld--;
+	xa_unlock_irq(sources);
+
+	if (copy_to_iter(&msg->hdr, len, to) == len) {
+		kfree(msg);
+		return len;
+	}
+
+	xa_lock_irq(sources);
+	list_add(&msg->list, &handle->held);
+	handle->nheld++;
+	hvpipe_wake(handle);
+	xa_unlock_irq(sources);
+	return -EFAULT;
+}
+
+/*
+ * Receive the message that was announced for the handle, straight to the
+ * reader if it is for this handle, fits, and its pages are present; else it is
+ * held.
+ *
+ * Return: Bytes read, 0 to look again what the handle holds, else -ve errno.
+ *         -EAGAIN when another handle's message came, -ENODATA when none did.
+ */
+static ssize_t hvpipe_read_pipe(struct hvpipe_handle *handle, struct iov_iter *to)
+{
+	struct hvpipe *pipe = handle->pipe;
+	struct hvpipe_firmware_area *area = pipe->area;
+	struct hvpipe_received received;
+	size_t len, copied;
+	int err;
+
+	if (mutex_lock_killable(&rtas_ibm_receive_hvpipe_msg_lock))
+		return -EINTR;
+
+	err = -ENXIO;
+	if (pipe->state != HVPIPE_ENABLED)
+		goto unlock;
+	err = hvpipe_prepare_spare(pipe);
+	if (err)
+		goto unlock;
+	/* Somebody else may have received it for us while we waited. */
+	err = 0;
+	if (!list_empty(&handle->held) ||
+	    !test_and_clear_bit(HVPIPE_ANNOUNCED, &handle->flags))
+		goto unlock;
+
+	err = hvpipe_receive(pipe, &received, true);
+	if (unlikely(err)) {
+		if (err == -EBADMSG)
+			err = -EIO;
+		else
+			set_bit(HVPIPE_ANNOUNCED, &handle->flags);
+		if (err == -EBUSY)
+			err = -ENXIO;
+		goto unlock;
+	}
+	if (unlikely(!received.len)) {
+		err = -ENODATA;
+		goto unlock;
+	}
+	if (unlikely(received.source != handle->source)) {
+		/* Ours may still be to come, and not be announced again. */
+		set_bit(HVPIPE_ANNOUNCED, &handle->flags);
+		hvpipe_hold(pipe, &received);
+		err = -EAGAIN;
+		goto unlock;
+	}
+
+	len = HVPIPE_HDR_LEN + received.len;
+	if (likely(iov_iter_count(to) >= len)) {
+		area->hdr = (struct papr_hvpipe_hdr) { .flags = HVPIPE_MSG_AVAILABLE };
+		pagefault_disable();
+		copied = copy_to_iter(&area->hdr, len, to);
+		pagefault_enable();
+		if (likely(copied == len)) {
+			handle->received++;
+			handle->received_bytes += received.len;
+			mutex_unlock(&rtas_ibm_receive_hvpipe_msg_lock);
+			return len;
+		}
+		iov_iter_revert(to, copied);
+	}
+	hvpipe_hold(pipe, &received);
+unlock:
+	mutex_unlock(&rtas_ibm_receive_hvpipe_msg_lock);
+	return err;
+}
+
+/*
+ * The operations on a handle.
+ */
+
+static ssize_t hvpipe_handle_read_iter(struct kiocb *iocb, struct iov_iter *to)
+{
+	static const struct papr_hvpipe_hdr lost = { .flags = HVPIPE_LOST_CONNECTION };
+	struct hvpipe_handle *handle = iocb->ki_filp->private_data;
+	ssize_t ret;
+
+	if (iov_iter_count(to) < HVPIPE_HDR_LEN)
+		return -EINVAL;
+
+	do {
+		ret = 0;
+		if (!list_empty_careful(&handle->held))
+			ret = hvpipe_read_held(handle, to);
+		if (ret)
+			return ret;
+		if (!test_bit(HVPIPE_ANNOUNCED, &handle->flags)) {
+			ret = -ENODATA;
+			break;
+		}
+		ret = hvpipe_read_pipe(handle, to);
+	} while (!ret);
+
+	/* A lost connection is told when all that came before it was read. */
+	if (ret == -ENODATA) {
+		if (READ_ONCE(handle->pipe->state) != HVPIPE_ENABLED)
+			return -ENXIO;
+		ret = -EAGAIN;
+		if (test_and_clear_bit(HVPIPE_LOST, &handle->flags)) {
+			ret = copy_to_iter(&lost, sizeof(lost), to);
+			if (ret == sizeof(lost))
+				return ret;
+			set_bit(HVPIPE_LOST, &handle->flags);
+			hvpipe_wake(handle);
+			return -EFAULT;
+		}
+	}
+
+	if (ret == -EAGAIN && !(iocb->ki_filp->f_flags & O_NONBLOCK))
+		return 0;
+	return ret;
+}
+
+/*
+ * Send a payload from user memory, whose pages have to be present, or from
+ * @bounce if that is not NULL.
+ *
+ * Return: 0, -EFAULT if a page was missing, else -ve errno.
+ */
+static int hvpipe_write_pipe(struct hvpipe_handle *handle, struct iov_iter *from,
+			     const void *bounce, size_t len)
+{
+	struct hvpipe *pipe = handle->pipe;
+	size_t copied = len;
+	int err;
+
+	if (mutex_lock_killable(&rtas_ibm_send_hvpipe_msg_lock))
+		return -EINTR;
+
+	err = -ENXIO;
+	if (pipe->state != HVPIPE_ENABLED)
+		goto unlock;
+
+	if (unlikely(bounce)) {
+		memcpy(pipe->area->sent, bounce, len);
+	} else {
+		pagefault_disable();
+		copied = copy_from_iter(pipe->area->sent, len, from);
+		pagefault_enable();
+	}
+	if (unlikely(copied != len)) {
+		iov_iter_revert(from, copied);
+		err = -EFAULT;
+		goto unlock;
+	}
+
+	err = hvpipe_send(pipe, handle->source, len);
+	if (likely(!err)) {
+		handle->sent++;
+		handle->sent_bytes += len;
+	} else if (err == -EBUSY) {
+		err = -ENXIO;
+	}
+unlock:
+	mutex_unlock(&rtas_ibm_send_hvpipe_msg_lock);
+	return err;
+}
+
+static ssize_t hvpipe_handle_write_iter(struct kiocb *iocb, struct iov_iter *from)
+{
+	struct hvpipe_handle *handle = iocb->ki_filp->private_data;
+	const size_t count = iov_iter_count(from);
+	size_t len;
+	void *bounce;
+	int err;
+
+	if (count <= HVPIPE_HDR_LEN || count > HVPIPE_HDR_LEN + HVPIPE_MAX_PAYLOAD)
+		return -EINVAL;
+
+	len = count - HVPIPE_HDR_LEN;
+	iov_iter_advance(from, HVPIPE_HDR_LEN);
+
+	err = hvpipe_write_pipe(handle, from, NULL, len);
+	if (unlikely(err == -EFAULT)) {
+		bounce = kmalloc(len, GFP_KERNEL_ACCOUNT);
+		if (!bounce)
+			return -ENOMEM;
+		if (copy_from_iter(bounce, len, from) == len)
+			err = hvpipe_write_pipe(handle, NULL, bounce, len);
+		kfree(bounce);
+	}
+	return err ?: count;
+}
+
+static __poll_t hvpipe_handle_poll(struct file *file, poll_table *wait)
+{
+	struct hvpipe_handle *handle = file->private_data;
+	__poll_t mask = 0;
+
+	poll_wait(file, &handle->wait, wait);
+
+	if (READ_ONCE(handle->flags) || !list_empty_careful(&handle->held))
+		mask |= EPOLLIN | EPOLLRDNORM;
+	if (READ_ONCE(handle->pipe->state) == HVPIPE_ENABLED)
+		mask |= EPOLLOUT | EPOLLWRNORM;
+	else
+		mask |= EPOLLRDHUP;
+	return mask;
+}
+
+/*
+ * Close a handle. The message that is announced blocks the pipe: receive it,
+ * and let the handle hold it like those it already holds, to drop them all
+ * together. An announcement that comes meanwhile finds either the handle, and
+ * its flag is seen here, or no handle any more.
+ */
+static void hvpipe_close(struct hvpipe_handle *handle)
+{
+	struct hvpipe *pipe = handle->pipe;
+	struct hvpipe_msg *msg, *next;
+
+	if (test_and_clear_bit(HVPIPE_ANNOUNCED, &handle->flags) &&
+	    hvpipe_drain(pipe))
+		set_bit(HVPIPE_ANNOUNCED, &handle->flags);
+
+	xa_lock_irq(&pipe->sources);
+	__xa_erase(&pipe->sources, FIELD_GET(HVPIPE_SOURCE_INDEX, handle->source));
+	pipe->handles--;
+	xa_unlock_irq(&pipe->sources);
+
+	if (test_bit(HVPIPE_ANNOUNCED, &handle->flags))
+		hvpipe_due(pipe, HVPIPE_DUE_DRAIN);
+
+	list_for_each_entry_safe(msg, next, &handle->held, list) {
+		hvpipe_count_drop(pipe, handle->source, msg->len);
+		kfree(msg);
+	}
+	kfree_rcu(handle, rcu);
+}
+
+static int hvpipe_handle_release(struct inode *inode, struct file *file)
+{
+	hvpipe_close(file->private_data);
+	return 0;
+}
+
+static void hvpipe_handle_show_fdinfo(struct seq_file *m, struct file *file)
+{
+	struct hvpipe_handle *handle = file->private_data;
+	const char *state = "open";
+
+	if (READ_ONCE(handle->pipe->state) != HVPIPE_ENABLED)
+		state = "suspended";
+	else if (test_bit(HVPIPE_LOST, &handle->flags))
+		state = "lost";
+
+	seq_printf(m, "source:\t0x%08x\n", handle->source);
+	seq_printf(m, "state:\t%s\n", state);
+	seq_printf(m, "sent:\t%llu\n", READ_ONCE(handle->sent));
+	seq_printf(m, "sent-bytes:\t%llu\n", READ_ONCE(handle->sent_bytes));
+	seq_printf(m, "received:\t%llu\n", READ_ONCE(handle->received));
+	seq_printf(m, "received-bytes:\t%llu\n", READ_ONCE(handle->received_bytes));
+	seq_printf(m, "held:\t%u\n", READ_ONCE(handle->nheld));
+}
+
+static const struct file_operations hvpipe_handle_ops = {
+	.read_iter = hvpipe_handle_read_iter,
+	.write_iter = hvpipe_handle_write_iter,
+	.poll = hvpipe_handle_poll,
+	.release = hvpipe_handle_release,
+	.show_fdinfo = hvpipe_handle_show_fdinfo,
+};
+
+/*
+ * The device.
+ */
+
+/**
+ * hvpipe_create() - Create a handle for a source.
+ * @pipe:   The pipe.
+ * @source: Source ID.
+ *
+ * Context: May sleep.
+ * Return: The handle's file, or -EINVAL if @source is not an HMC's, -ENXIO
+ *         while the pipe is not enabled, -EALREADY if @source has a handle.
+ */
+static struct file *hvpipe_create(struct hvpipe *pipe, u32 source)
+{
+	struct hvpipe_handle *handle;
+	struct file *file;
+	int err;
+
+	if (FIELD_GET(HVPIPE_SOURCE_TYPE, source) != HVPIPE_SOURCE_TYPE_HMC ||
+	    FIELD_GET(HVPIPE_SOURCE_RESERVED, source))
+		return ERR_PTR(-EINVAL);
+	if (READ_ONCE(pipe->state) != HVPIPE_ENABLED)
+		return ERR_PTR(-ENXIO);
+
+	handle = kzalloc(sizeof(*handle), GFP_KERNEL_ACCOUNT);
+	if (!handle)
+		return ERR_PTR(-ENOMEM);
+	handle->pipe = pipe;
+	handle->source = source;
+	init_waitqueue_head(&handle->wait);
+	INIT_LIST_HEAD(&handle->held);
+
+	xa_lock_irq(&pipe->sources);
+	err = __xa_insert(&pipe->sources, FIELD_GET(HVPIPE_SOURCE_INDEX, source),
+			  handle, GFP_KERNEL_ACCOUNT);
+	if (!err)
+		pipe->handles++;
+	xa_unlock_irq(&pipe->sources);
+	if (err) {
+		kfree(handle);
+		return ERR_PTR(err == -EBUSY ? -EALREADY : err);
+	}
+
+	file = anon_inode_getfile("[papr-hvpipe]", &hvpipe_handle_ops, handle, O_RDWR);
+	if (IS_ERR(file))
+		hvpipe_close(handle);
+	else
+		stream_open(file_inode(file), file);
+	return file;
+}
+
+static long hvpipe_dev_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+{
+	struct file *handle;
+	u32 source;
+	int fd;
+
+	if (cmd != PAPR_HVPIPE_IOC_CREATE_HANDLE)
+		return -ENOTTY;
+	if (get_user(source, (u32 __user *)arg))
+		return -EFAULT;
+
+	fd = get_unused_fd_flags(O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return fd;
+	handle = hvpipe_create(&hvpipe, source);
+	if (IS_ERR(handle)) {
+		put_unused_fd(fd);
+		return PTR_ERR(handle);
+	}
+	fd_install(fd, handle);
+	return fd;
+}
+
+static void hvpipe_dev_show_fdinfo(struct seq_file *m, struct file *file)
+{
+	seq_printf(m, "state:\t%s\n", hvpipe_state_names[READ_ONCE(hvpipe.state)]);
+	seq_printf(m, "handles:\t%u\n", READ_ONCE(hvpipe.handles));
+	seq_printf(m, "dropped:\t%lu\n", atomic_long_read(&hvpipe.dropped));
+}
+
+static const struct file_operations hvpipe_dev_ops = {
+	.owner = THIS_MODULE,
+	.open = nonseekable_open,
+	.unlocked_ioctl = hvpipe_dev_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+	.show_fdinfo = hvpipe_dev_show_fdinfo,
+};
+
+static struct miscdevice hvpipe_dev = {
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = "papr-hvpipe",
+	.fops = &hvpipe_dev_ops,
+	.mode = 0600,
+};
+
+/*
+ * Events.
+ */
+
+/* The data of section 'PE' in the event log. */
+struct hvpipe_event {
+	__be32 source;
+	u8 type;
+} __packed;
+
+/**
+ * hvpipe_find_event() - Find the pipe's event in an RTAS event log.
+ * @log:  The log.
+ * @size: Size of the buffer that the log is in.
+ *
+ * get_pseries_errorlog() relies on the lengths in the log; this does not.
+ *
+ * Return: The event, or NULL if the log has none.
+ */
+static const struct hvpipe_event *hvpipe_find_event(const u8 *log, size_t size)
+{
+	const struct rtas_error_log *elog = (const struct rtas_error_log *)log;
+	const struct rtas_ext_event_log_v6 *ext;
+	const struct pseries_errorlog *sect;
+	const u8 *p, *end;
+	size_t len;
+
+	ext = (const struct rtas_ext_event_log_v6 *)elog->buffer;
+	end = log + min_t(size_t, size, offsetof(struct rtas_error_log, buffer) +
+			  rtas_error_extended_log_length(elog));
+
+	if (rtas_error_type(elog) != RTAS_TYPE_HVPIPE || end < ext->vendor_log ||
+	    (ext->byte2 & 0x0f) != RTAS_V6EXT_LOG_FORMAT_EVENT_LOG ||
+	    be32_to_cpu(ext->company_id) != RTAS_V6EXT_COMPANY_ID_IBM)
+		return NULL;
+
+	for (p = ext->vendor_log; end - p >= sizeof(*sect); p += len) {
+		sect = (const struct pseries_errorlog *)p;
+		len = be16_to_cpu(sect->length);
+		if (len < sizeof(*sect) || len > end - p)
+			return NULL;
+		if (be16_to_cpu(sect->id) != PSERIES_ELOG_SECT_ID_HVPIPE_EVENT)
+			continue;
+		if (len < sizeof(*sect) + sizeof(struct hvpipe_event))
+			return NULL;
+		return (const struct hvpipe_event *)sect->data;
+	}
+	return NULL;
+}
+
+/* Tell the handle of @source what the hypervisor told of it. */
+static void hvpipe_dispatch_event(struct hvpipe *pipe, u32 source, u8 type)
+{
+	struct hvpipe_handle *handle;
+	unsigned long flags;
+
+	trace_papr_hvpipe_event(source, type);
+	if (unlikely(!type || type & ~(HVPIPE_EVENT_MSG | HVPIPE_EVENT_LOST))) {
+		pr_warn_ratelimited("event for source 0x%08x of unknown type 0x%02x\n",
+				    source, type);
+		hvpipe_due(pipe, HVPIPE_DUE_DRAIN);
+	}
+
+	xa_lock_irqsave(&pipe->sources, flags);
+	handle = hvpipe_find(pipe, source);
+	if (handle) {
+		if (type & HVPIPE_EVENT_LOST)
+			set_bit(HVPIPE_LOST, &handle->flags);
+		if (type & HVPIPE_EVENT_MSG)
+			set_bit(HVPIPE_ANNOUNCED, &handle->flags);
+		hvpipe_wake(handle);
+	}
+	xa_unlock_irqrestore(&pipe->sources, flags);
+
+	if (!handle && (type & HVPIPE_EVENT_MSG))
+		hvpipe_due(pipe, HVPIPE_DUE_DRAIN);
+}
+
+/**
+ * hvpipe_fetch_event() - Take an event from firmware and act on it.
+ * @pipe: The pipe.
+ *
+ * Context: Any.
+ * Return: 0, also when there was none; -EAGAIN when firmware could not say.
+ */
+static int hvpipe_fetch_event(struct hvpipe *pipe)
+{
+	u8 *log = pipe->area->event_log;
+	const struct hvpipe_event *event;
+	unsigned long flags;
+	bool found = false;
+	u32 source;
+	s32 fwrc;
+	u8 type;
+
+	spin_lock_irqsave(&pipe->event_lock, flags);
+	/* A log without lengths, lest firmware leave those of the last one. */
+	memset(log, 0, sizeof(struct rtas_error_log));
+	fwrc = rtas_check_exception_hvpipe(pipe);
+	if (!fwrc) {
+		event = hvpipe_find_event(log, sizeof(pipe->area->event_log));
+		if (event) {
+			source = be32_to_cpu(event->source);
+			type = event->type;
+			found = true;
+		}
+	}
+	spin_unlock_irqrestore(&pipe->event_lock, flags);
+
+	if (found) {
+		hvpipe_dispatch_event(pipe, source, type);
+	} else if (!fwrc) {
+		pr_warn_ratelimited("event log without a valid hypervisor pipe section\n");
+		hvpipe_due(pipe, HVPIPE_DUE_DRAIN);
+	}
+	return fwrc == 0 || fwrc == 1 ? 0 : -EAGAIN;
+}
+
+static irqreturn_t hvpipe_interrupt(int irq, void *dev_id)
+{
+	hvpipe.irq = virq_to_hw(irq);
+	if (hvpipe_fetch_event(&hvpipe))
+		hvpipe_due(&hvpipe, HVPIPE_DUE_EVENT);
+	return IRQ_HANDLED;
+}
+
+/*
+ * Enabling and disabling.
+ */
+
+static void hvpipe_lock_state(struct hvpipe *pipe)
+{
+	/* Calls that are busy for long give up for us. */
+	atomic_inc(&pipe->yield);
+	mutex_lock(&rtas_ibm_send_hvpipe_msg_lock);
+	mutex_lock(&rtas_ibm_receive_hvpipe_msg_lock);
+	atomic_dec(&pipe->yield);
+}
+
+/* Unlock and tell all handles that the state changed. */
+static void hvpipe_unlock_state(struct hvpipe *pipe)
+{
+	struct hvpipe_handle *handle;
+	unsigned long index;
+
+	mutex_unlock(&rtas_ibm_receive_hvpipe_msg_lock);
+	mutex_unlock(&rtas_ibm_send_hvpipe_msg_lock);
+
+	rcu_read_lock();
+	xa_for_each(&pipe->sources, index, handle)
+		wake_up_all(&handle->wait);
+	rcu_read_unlock();
+}
+
+/**
+ * hvpipe_disable() - Stop using the pipe.
+ * @pipe:  The pipe.
+ * @state: %HVPIPE_SUSPENDED or %HVPIPE_DISABLED.
+ *
+ * Waits for calls in flight, but not for one that has been busy for
+ * &hvpipe.patience.
+ *
+ * Context: May sleep.
+ */
+static void hvpipe_disable(struct hvpipe *pipe, enum hvpipe_state state)
+{
+	int err;
+
+	hvpipe_lock_state(pipe);
+	clear_bit(HVPIPE_DUE_ENABLE, &pipe->due);
+	if (pipe->state == HVPIPE_ENABLED) {
+		err = hvpipe_set_enable(pipe, false);
+		if (err)
+			pr_warn("disabling failed: %d\n", err);
+	}
+	WRITE_ONCE(pipe->state, state);
+	hvpipe_unlock_state(pipe);
+}
+
+/**
+ * hvpipe_enable() - Start using the pipe, if that is due.
+ * @pipe: The pipe.
+ *
+ * Announcements made before are forgotten: the hypervisor makes them again.
+ *
+ * Context: May sleep.
+ * Return: 0, else -ve errno and enabling stays due.
+ */
+static int hvpipe_enable(struct hvpipe *pipe)
+{
+	struct hvpipe_handle *handle;
+	unsigned long index;
+	int err = 0;
+
+	hvpipe_lock_state(pipe);
+	if (test_bit(HVPIPE_DUE_ENABLE, &pipe->due)) {
+		rcu_read_lock();
+		xa_for_each(&pipe->sources, index, handle)
+			clear_bit(HVPIPE_ANNOUNCED, &handle->flags);
+		rcu_read_unlock();
+
+		err = hvpipe_set_enable(pipe, true);
+		if (!err) {
+			WRITE_ONCE(pipe->state, HVPIPE_ENABLED);
+			clear_bit(HVPIPE_DUE_ENABLE, &pipe->due);
+		}
+	}
+	hvpipe_unlock_state(pipe);
+	return err;
+}
+
+/* Enable the pipe now, or later if that fails. */
+static void hvpipe_start(struct hvpipe *pipe)
+{
+	int err;
+
+	set_bit(HVPIPE_DUE_ENABLE, &pipe->due);
+	err = hvpipe_enable(pipe);
+	if (err) {
+		pr_warn("enabling failed: %d, will try again\n", err);
+		hvpipe_queue_work(pipe, 0);
+	}
+}
+
+static void hvpipe_work(struct work_struct *work)
+{
+	struct hvpipe *pipe = container_of(work, struct hvpipe, work.work);
+
+	if (test_bit(HVPIPE_DUE_ENABLE, &pipe->due) && !hvpipe_enable(pipe))
+		pr_info("enabled\n");
+	if (test_and_clear_bit(HVPIPE_DUE_EVENT, &pipe->due) &&
+	    hvpipe_fetch_event(pipe))
+		set_bit(HVPIPE_DUE_EVENT, &pipe->due);
+	if (test_and_clear_bit(HVPIPE_DUE_DRAIN, &pipe->due) &&
+	    hvpipe_drain(pipe))
+		set_bit(HVPIPE_DUE_DRAIN, &pipe->due);
+
+	if (READ_ONCE(pipe->due)) {
+		hvpipe_queue_work(pipe, pipe->retry);
+		pipe->retry = min(2 * pipe->retry, HVPIPE_RETRY_MAX);
+	} else {
+		pipe->retry = HVPIPE_RETRY_MIN;
+	}
+}
+
+/**
+ * papr_hvpipe_suspend() - Release the pipe before the partition migrates.
+ *
+ * The hypervisor cannot migrate a partition that has the pipe enabled.
+ *
+ * Context: May sleep.
+ */
+void papr_hvpipe_suspend(void)
+{
+	if (hvpipe.enable)
+		hvpipe_disable(&hvpipe, HVPIPE_SUSPENDED);
+}
+
+/**
+ * papr_hvpipe_resume() - Use the pipe again after a migration, also a failed one.
+ *
+ * Context: May sleep.
+ */
+void papr_hvpipe_resume(void)
+{
+	if (hvpipe.enable)
+		hvpipe_start(&hvpipe);
+}
+
+static int hvpipe_reboot_notify(struct notifier_block *nb, unsigned long action,
+				void *data)
+{
+	hvpipe_disable(&hvpipe, HVPIPE_DISABLED);
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block hvpipe_reboot_notifier = {
+	.notifier_call = hvpipe_reboot_notify,
+};
+
+static int __init hvpipe_init(void)
+{
+	struct device_node *events;
+	int err;
+
+	if (!of_property_present(rtas.dev, "ibm,hypervisor-pipe-capable") ||
+	    !rtas_function_implemented(RTAS_FN_IBM_SEND_HVPIPE_MSG) ||
+	    !rtas_function_implemented(RTAS_FN_IBM_RECEIVE_HVPIPE_MSG))
+		return -ENODEV;
+
+	events = of_find_node_by_path("/event-sources/ibm,hvpipe-msg-events");
+	if (!events) {
+		pr_err("firmware has the pipe, but not /event-sources/ibm,hvpipe-msg-events\n");
+		return -ENODEV;
+	}
+
+	err = -ENOMEM;
+	hvpipe.enable = papr_sysparm_buf_alloc();
+	if (!hvpipe.enable)
+		goto put_events;
+	err = misc_register(&hvpipe_dev);
+	if (err) {
+		papr_sysparm_buf_free(hvpipe.enable);
+		hvpipe.enable = NULL;
+		goto put_events;
+	}
+	register_reboot_notifier(&hvpipe_reboot_notifier);
+	request_event_sources_irqs(events, hvpipe_interrupt, "HVPIPE");
+
+	hvpipe_start(&hvpipe);
+	/*
+	 * A kernel before this one, left by a crash, may have been told of a
+	 * message: it would not be announced again.
+	 */
+	hvpipe_due(&hvpipe, HVPIPE_DUE_DRAIN);
+put_events:
+	of_node_put(events);
+	return err;
+}
+machine_device_initcall(pseries, hvpipe_init);
+
+#ifdef CONFIG_PAPR_HVPIPE_KUNIT_TEST
+#include "papr-hvpipe_test.c"
+#endif
