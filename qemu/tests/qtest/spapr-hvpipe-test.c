@@ -1,0 +1,1550 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * QTest for the sPAPR hypervisor pipe
+ *
+ * No guest runs: the test makes the RTAS calls of the partition, and it is the
+ * HMCs on the other side of the chardevs.
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qemu/units.h"
+#include "libqtest.h"
+#include "qapi/qmp/qdict.h"
+#include "hw/ppc/spapr_hvpipe_link.h"
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+/* Where the calls have their arguments, results and buffers */
+#define ARGS            0x100000
+#define RETS            0x101000
+#define LIST            0x102000
+#define PARAMETER       0x103000
+#define LOG             0x104000
+#define INBOX           0x106000
+#define OUTBOX          0x108000
+#define RAM_SIZE        (512 * MiB)
+
+#define HMC1            0x02000001
+#define HMC2            0x02000002
+#define ECHO            0x02000003
+
+#define BUSY            -2
+#define BAD_PARAMETER   -3
+#define CLOSED          -4
+#define NOT_AVAILABLE   -5
+#define BUSY_1MS        9900
+
+#define MESSAGE         0x01
+#define LOST            0x02
+
+#define PATIENCE_MS     10000
+
+typedef struct Partition {
+    QTestState *qts;
+    char *dir;
+} Partition;
+
+static char *path_in(const Partition *p, const char *name)
+{
+    return g_strdup_printf("%s/%s", p->dir, name);
+}
+
+static char *read_file(const Partition *p, const char *name)
+{
+    g_autofree char *path = path_in(p, name);
+    char *text = NULL;
+
+    if (!g_file_get_contents(path, &text, NULL, NULL)) {
+        return g_strdup("");
+    }
+    return text;
+}
+
+static Partition *partition_new(void)
+{
+    Partition *p = g_new0(Partition, 1);
+    g_autofree char *firmware = NULL;
+
+    p->dir = g_dir_make_tmp("hvpipe-XXXXXX", NULL);
+    g_assert(p->dir);
+    /* Nothing runs, but the machine insists on something to run. */
+    firmware = path_in(p, "firmware");
+    g_assert(g_file_set_contents(firmware, "none", 4, NULL));
+    return p;
+}
+
+static void partition_boot(Partition *p, const char *name, const char *devices)
+{
+    p->qts = qtest_initf(
+        "-machine pseries,x-vof=on,cap-cfpc=broken,cap-sbbc=broken,"
+        "cap-ibs=broken,cap-ccf-assist=off -m 512 -nodefaults "
+        "-bios %s/firmware "
+        "-chardev socket,id=hmc1,path=%s/%s-hmc1,server=on,wait=off "
+        "-chardev socket,id=hmc2,path=%s/%s-hmc2,server=on,wait=off "
+        "%s 2>>%s/stderr",
+        p->dir, p->dir, name, p->dir, name, devices, p->dir);
+}
+
+#define PIPE "-device spapr-hvpipe,id=hvpipe "
+#define SOURCE1 "-device spapr-hvpipe-source,source-id=0x02000001,chardev=hmc1 "
+#define SOURCE2 "-device spapr-hvpipe-source,source-id=0x02000002,chardev=hmc2 "
+#define SOURCE3 "-device spapr-hvpipe-source,source-id=0x02000003,echo=on "
+
+static Partition *partition_start(const char *devices)
+{
+    Partition *p = partition_new();
+
+    partition_boot(p, "a", devices);
+    return p;
+}
+
+static void partition_stop(Partition *p)
+{
+    GDir *dir = g_dir_open(p->dir, 0, NULL);
+    const char *name;
+
+    if (p->qts) {
+        qtest_quit(p->qts);
+    }
+    while ((name = g_dir_read_name(dir))) {
+        g_autofree char *path = path_in(p, name);
+
+        unlink(path);
+    }
+    g_dir_close(dir);
+    rmdir(p->dir);
+    g_free(p->dir);
+    g_free(p);
+}
+
+/*
+ * The partition's side
+ */
+
+static void store_words(Partition *p, uint64_t addr, const uint32_t *words,
+                        int n)
+{
+    uint32_t be[8];
+    int i;
+
+    for (i = 0; i < n; i++) {
+        be[i] = cpu_to_be32(words[i]);
+    }
+    qtest_memwrite(p->qts, addr, be, n * sizeof(be[0]));
+}
+
+static void load_words(Partition *p, uint64_t addr, uint32_t *words, int n)
+{
+    int i;
+
+    qtest_memread(p->qts, addr, words, n * sizeof(words[0]));
+    for (i = 0; i < n; i++) {
+        words[i] = be32_to_cpu(words[i]);
+    }
+}
+
+/* Make an RTAS call. One that does not exist leaves its results alone. */
+#define NO_SUCH_CALL    ((int)0xeeeeeeee)
+
+static int rtas(Partition *p, const char *name, const uint32_t *args, int nargs,
+                uint32_t *rets, int nret)
+{
+    store_words(p, ARGS, args, nargs);
+    qtest_memset(p->qts, RETS, 0xee, 4 * nret);
+    qtest_rtas_call(p->qts, name, nargs, ARGS, nret, RETS);
+    load_words(p, RETS, rets, nret);
+    return rets[0];
+}
+
+static int set_parameter(Partition *p, uint16_t length, uint8_t value)
+{
+    const uint8_t parameter[] = { length >> 8, length, value };
+    const uint32_t args[] = { 64, PARAMETER };
+    uint32_t ret;
+
+    qtest_memwrite(p->qts, PARAMETER, parameter, sizeof(parameter));
+    return rtas(p, "ibm,set-system-parameter", args, 2, &ret, 1);
+}
+
+static int call_send(Partition *p, uint32_t source, uint32_t list)
+{
+    const uint32_t args[] = { source, list };
+    uint32_t ret;
+
+    return rtas(p, "ibm,send-hvpipe-msg", args, 2, &ret, 1);
+}
+
+static int send_once(Partition *p, uint32_t source, const void *payload,
+                     uint64_t size)
+{
+    const uint64_t list[] = {
+        cpu_to_be64(24), cpu_to_be64(OUTBOX), cpu_to_be64(size)
+    };
+
+    qtest_memwrite(p->qts, OUTBOX, payload, size);
+    qtest_memwrite(p->qts, LIST, list, sizeof(list));
+    return call_send(p, source, LIST);
+}
+
+/* Send and poll, as the driver does, until there is an answer. */
+static int send_wait(Partition *p, uint32_t source, const void *payload,
+                     uint64_t size)
+{
+    int64_t end = g_get_monotonic_time() + PATIENCE_MS * 1000;
+    int status;
+
+    do {
+        status = send_once(p, source, payload, size);
+    } while ((status == BUSY || status == BUSY_1MS) &&
+             g_get_monotonic_time() < end);
+    return status;
+}
+
+static int send_text(Partition *p, uint32_t source, const char *text)
+{
+    return send_once(p, source, text, strlen(text));
+}
+
+static int call_receive(Partition *p, uint32_t addr, uint32_t room,
+                        uint32_t *source, uint32_t *size)
+{
+    const uint32_t args[] = { addr, room };
+    uint32_t rets[3];
+    int status = rtas(p, "ibm,receive-hvpipe-msg", args, 2, rets, 3);
+
+    *source = rets[1];
+    *size = rets[2];
+    return status;
+}
+
+static void expect_receive(Partition *p, uint32_t source, const void *payload,
+                           uint32_t size)
+{
+    uint8_t got[HVPIPE_LINK_MAX_PAYLOAD];
+    uint32_t got_source, got_size;
+
+    g_assert_cmpint(call_receive(p, INBOX, 4096, &got_source, &got_size), ==,
+                    0);
+    g_assert_cmphex(got_source, ==, source);
+    g_assert_cmpuint(got_size, ==, size);
+    qtest_memread(p->qts, INBOX, got, size);
+    g_assert(!memcmp(got, payload, size));
+}
+
+static void expect_text(Partition *p, uint32_t source, const char *text)
+{
+    expect_receive(p, source, text, strlen(text));
+}
+
+static void expect_nothing(Partition *p)
+{
+    expect_receive(p, 0, NULL, 0);
+}
+
+typedef struct Event {
+    uint8_t log_type;
+    int section;            /* bytes of the section, 0: none */
+    uint32_t source;
+    uint8_t type;
+} Event;
+
+static int check_exception(Partition *p, uint32_t mask, Event *event)
+{
+    const uint32_t args[] = { 0x500, 0x1002, mask, 1, LOG, 2048 };
+    uint8_t log[2048];
+    uint32_t ret, size, at;
+    int status = rtas(p, "check-exception", args, 6, &ret, 1);
+
+    memset(event, 0, sizeof(*event));
+    if (status) {
+        return status;
+    }
+
+    qtest_memread(p->qts, LOG, log, sizeof(log));
+    event->log_type = log[3];
+    g_assert_cmpuint(log[0], ==, 6);    /* version */
+    size = ldl_be_p(log + 4) + 8;
+    g_assert_cmpuint(size, <=, sizeof(log));
+    g_assert_cmpmem(log + 8 + 12, 4, "IBM", 4);
+    for (at = 8 + 16; at < size; at += lduw_be_p(log + at + 2)) {
+        g_assert_cmpuint(lduw_be_p(log + at + 2), >=, 8);
+        if (!memcmp(log + at, "PE", 2)) {
+            event->section = lduw_be_p(log + at + 2);
+            event->source = ldl_be_p(log + at + 8);
+            event->type = log[at + 12];
+        }
+    }
+    g_assert_cmpuint(at, ==, size);
+    return 0;
+}
+
+static bool get_event(Partition *p, Event *event)
+{
+    int status = check_exception(p, 0x04000000, event);
+
+    g_assert(status == 0 || status == 1);
+    return status == 0;
+}
+
+static void expect_no_event(Partition *p)
+{
+    Event event;
+
+    g_assert(!get_event(p, &event));
+}
+
+/* An event that follows from what an HMC did comes when QEMU has seen it. */
+static void expect_event(Partition *p, uint32_t source, uint8_t type)
+{
+    int64_t end = g_get_monotonic_time() + PATIENCE_MS * 1000;
+    Event event;
+
+    while (!get_event(p, &event)) {
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+        g_usleep(200);
+    }
+    g_assert_cmphex(event.log_type, ==, 0xe6);
+    g_assert_cmpint(event.section, ==, 16);
+    g_assert_cmphex(event.source, ==, source);
+    g_assert_cmphex(event.type, ==, type);
+}
+
+static void inject(Partition *p, const char *fault)
+{
+    qtest_qmp_assert_success(p->qts, "{ 'execute': 'qom-set', 'arguments': {"
+                             " 'path': '/machine/peripheral/hvpipe',"
+                             " 'property': 'inject', 'value': %s } }", fault);
+}
+
+static char *inject_error(Partition *p, const char *fault)
+{
+    QDict *rsp = qtest_qmp(p->qts, "{ 'execute': 'qom-set', 'arguments': {"
+                           " 'path': '/machine/peripheral/hvpipe',"
+                           " 'property': 'inject', 'value': %s } }", fault);
+    char *text;
+
+    g_assert(qdict_haskey(rsp, "error"));
+    text = g_strdup(qdict_get_str(qdict_get_qdict(rsp, "error"), "desc"));
+    qobject_unref(rsp);
+    return text;
+}
+
+static char *injected(Partition *p)
+{
+    QDict *rsp = qtest_qmp(p->qts, "{ 'execute': 'qom-get', 'arguments': {"
+                           " 'path': '/machine/peripheral/hvpipe',"
+                           " 'property': 'inject' } }");
+    char *text = g_strdup(qdict_get_str(rsp, "return"));
+
+    qobject_unref(rsp);
+    return text;
+}
+
+/*
+ * The HMC's side
+ */
+
+static int hmc_connect_to(Partition *p, const char *name)
+{
+    struct sockaddr_un addr = { .sun_family = AF_UNIX };
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/%s", p->dir, name);
+    g_assert_cmpint(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), ==, 0);
+    return fd;
+}
+
+static void hmc_write(int fd, const void *data, size_t size)
+{
+    g_assert_cmpint(send(fd, data, size, MSG_NOSIGNAL), ==, size);
+}
+
+static void hmc_frame(int fd, uint8_t type, uint64_t sequence,
+                      const void *payload, uint16_t size)
+{
+    uint8_t frame[HVPIPE_LINK_MAX_FRAME];
+
+    hvpipe_link_pack_header(frame, type, size, sequence);
+    if (size) {
+        memcpy(frame + HVPIPE_LINK_HEADER_SIZE, payload, size);
+    }
+    hmc_write(fd, frame, HVPIPE_LINK_HEADER_SIZE + size);
+}
+
+static void hmc_message(int fd, uint64_t sequence, const char *text)
+{
+    hmc_frame(fd, HVPIPE_LINK_MESSAGE, sequence, text, strlen(text));
+}
+
+static void hmc_ack(int fd, uint64_t sequence)
+{
+    hmc_frame(fd, HVPIPE_LINK_ACK, sequence, NULL, 0);
+}
+
+/* Read what comes within the time; false at the end of the stream. */
+static bool hmc_read(int fd, void *data, size_t size, int timeout_ms)
+{
+    struct pollfd pfd = { .fd = fd, .events = POLLIN };
+    size_t done = 0;
+
+    while (done < size) {
+        ssize_t n;
+
+        g_assert_cmpint(poll(&pfd, 1, timeout_ms), ==, 1);
+        n = recv(fd, (char *)data + done, size - done, 0);
+        if (n <= 0) {
+            g_assert_cmpuint(done, ==, 0);
+            return false;
+        }
+        done += n;
+    }
+    return true;
+}
+
+static bool hmc_silent(int fd)
+{
+    struct pollfd pfd = { .fd = fd, .events = POLLIN };
+
+    return poll(&pfd, 1, 50) == 0;
+}
+
+static void hmc_expect(int fd, uint8_t type, uint64_t sequence,
+                       uint8_t *payload, uint16_t size)
+{
+    uint8_t raw[HVPIPE_LINK_HEADER_SIZE];
+    HvpipeLinkHeader header;
+
+    g_assert(hmc_read(fd, raw, sizeof(raw), PATIENCE_MS));
+    hvpipe_link_unpack_header(raw, &header);
+    g_assert_null(hvpipe_link_check_header(&header, HVPIPE_LINK_FROM_HV));
+    g_assert_cmpuint(header.type, ==, type);
+    g_assert_cmpuint(header.sequence, ==, sequence);
+    g_assert_cmpuint(header.length, ==, size);
+    if (size) {
+        g_assert(hmc_read(fd, payload, size, PATIENCE_MS));
+    }
+}
+
+static void hmc_expect_message(int fd, uint64_t sequence, const char *text)
+{
+    uint8_t payload[HVPIPE_LINK_MAX_PAYLOAD];
+
+    hmc_expect(fd, HVPIPE_LINK_MESSAGE, sequence, payload, strlen(text));
+    g_assert(!memcmp(payload, text, strlen(text)));
+}
+
+static void hmc_expect_ack(int fd, uint64_t sequence)
+{
+    hmc_expect(fd, HVPIPE_LINK_ACK, sequence, NULL, 0);
+}
+
+static void hmc_expect_state(int fd, uint32_t source, bool enabled,
+                             uint64_t received)
+{
+    uint8_t payload[HVPIPE_LINK_HV_STATE_SIZE];
+    HvpipeLinkHvState state;
+
+    hmc_expect(fd, HVPIPE_LINK_STATE, 0, payload, sizeof(payload));
+    g_assert_null(hvpipe_link_unpack_hv_state(payload, &state));
+    g_assert_cmphex(state.source, ==, source);
+    g_assert_cmphex(state.flags, ==, enabled);
+    g_assert_cmpuint(state.received, ==, received);
+}
+
+static void hmc_hello(int fd, uint64_t session, uint64_t taken, uint64_t first)
+{
+    const HvpipeLinkHmcState state = { session, taken, first };
+    uint8_t frame[HVPIPE_LINK_MAX_FRAME];
+
+    hmc_write(fd, frame, hvpipe_link_pack_hmc_state(frame, &state));
+}
+
+static int hmc_resume(Partition *p, const char *name, uint64_t session,
+                      uint64_t taken, uint64_t first)
+{
+    int fd = hmc_connect_to(p, name);
+
+    hmc_hello(fd, session, taken, first);
+    return fd;
+}
+
+/* A new HMC at the source, the pipe being enabled */
+static int hmc_start(Partition *p, const char *name, uint32_t source)
+{
+    int fd = hmc_resume(p, name, 0x1234567800000000ull | source, 0, 1);
+
+    hmc_expect_state(fd, source, true, 0);
+    return fd;
+}
+
+static Partition *start_enabled(int *hmc1)
+{
+    Partition *p = partition_start(PIPE SOURCE1 SOURCE2 SOURCE3);
+
+    g_assert_cmpint(set_parameter(p, 1, 1), ==, 0);
+    *hmc1 = hmc_start(p, "a-hmc1", HMC1);
+    return p;
+}
+
+/* All that QEMU complained about is what the test wanted to see. */
+static void stop_quiet(Partition *p)
+{
+    g_autofree char *text = read_file(p, "stderr");
+
+    g_assert_cmpstr(text, ==, "");
+    partition_stop(p);
+}
+
+/*
+ * The tests
+ */
+
+static char *run_qemu(Partition *p, const char *args)
+{
+    g_autofree char *command = g_strdup_printf(
+        "timeout 20 %s -machine pseries,x-vof=on,dumpdtb=%s/dtb -accel qtest "
+        "-nodefaults -nographic -bios %s/firmware %s 2>%s/stderr",
+        getenv("QTEST_QEMU_BINARY"), p->dir, p->dir, args, p->dir);
+    int status = system(command);
+
+    (void)status;
+    return read_file(p, "stderr");
+}
+
+static bool dtb_has(Partition *p, const char *name)
+{
+    g_autofree char *path = path_in(p, "dtb");
+    g_autofree char *data = NULL;
+    gsize size;
+
+    g_assert(g_file_get_contents(path, &data, &size, NULL));
+    return memmem(data, size, name, strlen(name) + 1);
+}
+
+static void test_device_tree(void)
+{
+    static const char *const names[] = {
+        "ibm,hypervisor-pipe-capable", "ibm,send-hvpipe-msg",
+        "ibm,receive-hvpipe-msg", "ibm,hvpipe-msg-events",
+    };
+    Partition *p = partition_new();
+    int i;
+
+    g_free(run_qemu(p, PIPE SOURCE3));
+    for (i = 0; i < ARRAY_SIZE(names); i++) {
+        g_assert(dtb_has(p, names[i]));
+    }
+    g_free(run_qemu(p, ""));
+    for (i = 0; i < ARRAY_SIZE(names); i++) {
+        g_assert(!dtb_has(p, names[i]));
+    }
+    partition_stop(p);
+}
+
+static void test_absent(void)
+{
+    Partition *p = partition_start("");
+    uint32_t source, size;
+    Event event;
+
+    g_assert_cmpint(set_parameter(p, 1, 1), ==, -3);
+    g_assert_cmpint(send_text(p, HMC1, "x"), ==, NO_SUCH_CALL);
+    g_assert_cmpint(call_receive(p, INBOX, 4096, &source, &size), ==,
+                    NO_SUCH_CALL);
+    g_assert_cmpint(check_exception(p, 0xffffffff, &event), ==, 1);
+    stop_quiet(p);
+}
+
+static void test_properties(void)
+{
+    static const struct {
+        const char *args;
+        const char *error;
+    } tests[] = {
+        { PIPE "-device spapr-hvpipe", "has a spapr-hvpipe already" },
+        { SOURCE3, "put -device spapr-hvpipe before it" },
+        { PIPE "-device spapr-hvpipe-source,echo=on", "0x00000000" },
+        { PIPE "-device spapr-hvpipe-source,source-id=0x03000001,echo=on",
+          "0x03000001 is not 0x0200QQQQ" },
+        { PIPE "-device spapr-hvpipe-source,source-id=0x02010001,echo=on",
+          "0x02010001 is not 0x0200QQQQ" },
+        { PIPE SOURCE3 SOURCE3, "0x02000003 is taken" },
+        { PIPE "-device spapr-hvpipe-source,source-id=0x02000001",
+          "give chardev=ID or echo=on" },
+        { "-chardev null,id=c " PIPE "-device spapr-hvpipe-source,"
+          "source-id=0x02000001,chardev=c,echo=on", "both chardev and echo" },
+        { PIPE "-device spapr-hvpipe-source,source-id=0x02000001,echo=on,"
+          "queue-limit=0", "queue-limit 0 is not from 1 to 65536" },
+        { "-device spapr-hvpipe,inject=recieve:status=1",
+          "'recieve' is nothing that can fail" },
+    };
+    Partition *p = partition_new();
+    int i;
+
+    for (i = 0; i < ARRAY_SIZE(tests); i++) {
+        g_autofree char *text = run_qemu(p, tests[i].args);
+
+        g_assert(strstr(text, tests[i].error));
+    }
+    partition_stop(p);
+}
+
+static void test_disabled(void)
+{
+    Partition *p = partition_start(PIPE SOURCE1 SOURCE3);
+    int fd = hmc_resume(p, "a-hmc1", 7, 0, 1);
+    uint32_t source, size;
+
+    hmc_expect_state(fd, HMC1, false, 0);
+    hmc_message(fd, 1, "early");
+    g_assert_cmpint(send_text(p, HMC1, "x"), ==, NOT_AVAILABLE);
+    g_assert_cmpint(call_receive(p, INBOX, 4096, &source, &size), ==,
+                    NOT_AVAILABLE);
+    expect_no_event(p);
+
+    g_assert_cmpint(set_parameter(p, 0, 1), ==, -9999);
+    g_assert_cmpint(set_parameter(p, 2, 1), ==, -9999);
+    g_assert_cmpint(set_parameter(p, 1, 2), ==, -9999);
+    expect_no_event(p);
+
+    /* What was announced is withdrawn and announced again. */
+    g_assert_cmpint(set_parameter(p, 1, 1), ==, 0);
+    hmc_expect_state(fd, HMC1, true, 0);
+    expect_event(p, HMC1, MESSAGE);
+    g_assert_cmpint(set_parameter(p, 1, 0), ==, 0);
+    hmc_expect_state(fd, HMC1, false, 0);
+    expect_no_event(p);
+    g_assert_cmpint(set_parameter(p, 1, 1), ==, 0);
+    hmc_expect_state(fd, HMC1, true, 0);
+    expect_event(p, HMC1, MESSAGE);
+    /* A new kernel enables what the old one left enabled. */
+    g_assert_cmpint(set_parameter(p, 1, 1), ==, 0);
+    expect_event(p, HMC1, MESSAGE);
+    expect_text(p, HMC1, "early");
+    hmc_expect_ack(fd, 1);
+    expect_no_event(p);
+    close(fd);
+    stop_quiet(p);
+}
+
+static void test_echo(void)
+{
+    Partition *p = partition_start(PIPE SOURCE3);
+    uint8_t payload[HVPIPE_LINK_MAX_PAYLOAD];
+    int i;
+
+    g_assert_cmpint(set_parameter(p, 1, 1), ==, 0);
+    for (i = 0; i < sizeof(payload); i++) {
+        payload[i] = i * 7;
+    }
+    g_assert_cmpint(send_once(p, ECHO, payload, 1), ==, 0);
+    g_assert_cmpint(send_once(p, ECHO, payload, sizeof(payload)), ==, 0);
+    expect_event(p, ECHO, MESSAGE);
+    expect_no_event(p);
+    expect_receive(p, ECHO, payload, 1);
+    expect_event(p, ECHO, MESSAGE);
+    expect_receive(p, ECHO, payload, sizeof(payload));
+    expect_no_event(p);
+    expect_nothing(p);
+
+    /* Nobody receives: the queue has an end, and goes on behind it. */
+    for (i = 0; i < 256; i++) {
+        g_assert_cmpint(send_once(p, ECHO, &i, 4), ==, 0);
+    }
+    g_assert_cmpint(send_once(p, ECHO, &i, 4), ==, BUSY_1MS);
+    i = 0;
+    expect_receive(p, ECHO, &i, 4);
+    g_assert_cmpint(send_once(p, ECHO, &i, 4), ==, 0);
+    stop_quiet(p);
+}
+
+static void test_send(void)
+{
+    uint8_t payload[HVPIPE_LINK_MAX_PAYLOAD], got[HVPIPE_LINK_MAX_PAYLOAD];
+    int fd, i;
+    Partition *p = start_enabled(&fd);
+
+    g_assert_cmpint(send_text(p, 0x02000009, "x"), ==, BAD_PARAMETER);
+    g_assert_cmpint(send_text(p, HMC2, "x"), ==, CLOSED);
+
+    /* The first polls are told to hurry, later ones not. */
+    for (i = 0; i < 16; i++) {
+        g_assert_cmpint(send_text(p, HMC1, "one"), ==, BUSY);
+    }
+    g_assert_cmpint(send_text(p, HMC1, "one"), ==, BUSY_1MS);
+    hmc_expect_message(fd, 1, "one");
+    g_assert(hmc_silent(fd));
+    hmc_ack(fd, 1);
+    g_assert_cmpint(send_wait(p, HMC1, "one", 3), ==, 0);
+
+    /* The same again is another message. */
+    g_assert_cmpint(send_text(p, HMC1, "one"), ==, BUSY);
+    hmc_expect_message(fd, 2, "one");
+    /* Others wait for it. */
+    g_assert_cmpint(send_text(p, HMC1, "two"), ==, BUSY);
+    g_assert(hmc_silent(fd));
+    hmc_ack(fd, 2);
+    while (hmc_silent(fd)) {
+        g_assert_cmpint(send_text(p, HMC1, "two"), !=, 0);
+    }
+    hmc_expect_message(fd, 3, "two");
+    hmc_frame(fd, HVPIPE_LINK_NACK, 3, NULL, 0);
+    g_assert_cmpint(send_wait(p, HMC1, "two", 3), ==, CLOSED);
+
+    for (i = 0; i < sizeof(payload); i++) {
+        payload[i] = i * 13;
+    }
+    g_assert_cmpint(send_once(p, HMC1, payload, sizeof(payload)), ==, BUSY);
+    hmc_expect(fd, HVPIPE_LINK_MESSAGE, 4, got, sizeof(got));
+    g_assert(!memcmp(got, payload, sizeof(got)));
+    hmc_ack(fd, 4);
+    g_assert_cmpint(send_wait(p, HMC1, payload, sizeof(payload)), ==, 0);
+
+    close(fd);
+    stop_quiet(p);
+}
+
+/* Send a list of @n buffers with their sizes; @length is what it says. */
+static int send_list(Partition *p, uint64_t length, int n,
+                     const uint64_t (*buffers)[2])
+{
+    uint64_t list[1 + 2 * 256];
+    int i;
+
+    list[0] = cpu_to_be64(length);
+    for (i = 0; i < n; i++) {
+        list[1 + 2 * i] = cpu_to_be64(buffers[i][0]);
+        list[2 + 2 * i] = cpu_to_be64(buffers[i][1]);
+    }
+    qtest_memwrite(p->qts, LIST, list, (1 + 2 * n) * sizeof(list[0]));
+    return call_send(p, ECHO, LIST);
+}
+
+static void test_lists(void)
+{
+    static const struct {
+        uint64_t length;
+        uint64_t buffer[2][2];
+        uint32_t size;          /* 0: refused */
+    } tests[] = {
+        { 24, { { OUTBOX, 1 } }, 1 },
+        { 24, { { OUTBOX, 4088 } }, 4088 },
+        { 40, { { OUTBOX, 100 }, { OUTBOX + 100, 50 } }, 150 },
+        { 40, { { OUTBOX, 0 }, { OUTBOX, 5 } }, 5 },
+        { 40, { { OUTBOX, 4000 }, { OUTBOX + 4000, 88 } }, 4088 },
+        /* sizes */
+        { 24, { { OUTBOX, 0 } }, 0 },
+        { 24, { { OUTBOX, 4089 } }, 0 },
+        { 24, { { OUTBOX, 4097 } }, 0 },
+        { 24, { { OUTBOX, UINT64_MAX } }, 0 },
+        { 40, { { OUTBOX, 4000 }, { OUTBOX, 89 } }, 0 },
+        { 40, { { OUTBOX, 1 }, { OUTBOX, UINT64_MAX } }, 0 },
+        /* lengths */
+        { 0, { { OUTBOX, 1 } }, 0 },
+        { 8, { { OUTBOX, 1 } }, 0 },
+        { 16, { { OUTBOX, 1 } }, 0 },
+        { 23, { { OUTBOX, 1 } }, 0 },
+        { 25, { { OUTBOX, 1 } }, 0 },
+        { 32, { { OUTBOX, 1 } }, 0 },
+        { 4104, { { OUTBOX, 1 } }, 0 },
+        { UINT64_MAX, { { OUTBOX, 1 } }, 0 },
+        { 1ull << 32 | 24, { { OUTBOX, 1 } }, 0 },
+        { 24ull << 32, { { OUTBOX, 1 } }, 0 },
+        /* addresses */
+        { 24, { { RAM_SIZE, 1 } }, 0 },
+        { 24, { { RAM_SIZE - 1, 2 } }, 0 },
+        { 24, { { RAM_SIZE - 1, 1 } }, 1 },
+        { 24, { { 0xfffff000, 4088 } }, 0 },
+        { 24, { { 1ull << 32, 1 } }, 0 },
+        { 24, { { 1ull << 32 | OUTBOX, 1 } }, 0 },
+        { 24, { { 1ull << 60 | OUTBOX, 1 } }, 0 },
+        { 24, { { 0x6030203180000, 8 } }, 0 },
+        { 24, { { UINT64_MAX, 1 } }, 0 },
+        { 40, { { OUTBOX, 1 }, { RAM_SIZE, 1 } }, 0 },
+    };
+    Partition *p = partition_start(PIPE SOURCE3);
+    uint64_t buffers[255][2];
+    uint8_t payload[4096];
+    uint32_t source, size;
+    int i;
+
+    g_assert_cmpint(set_parameter(p, 1, 1), ==, 0);
+    for (i = 0; i < sizeof(payload); i++) {
+        payload[i] = i * 3;
+    }
+    qtest_memwrite(p->qts, OUTBOX, payload, sizeof(payload));
+    qtest_memwrite(p->qts, RAM_SIZE - 1, payload, 1);
+
+    for (i = 0; i < ARRAY_SIZE(tests); i++) {
+        g_assert_cmpint(send_list(p, tests[i].length, 2, tests[i].buffer), ==,
+                        tests[i].size ? 0 : BAD_PARAMETER);
+        if (tests[i].size) {
+            expect_receive(p, ECHO, payload,
+                           tests[i].size);
+        }
+        expect_nothing(p);
+    }
+
+    /* As many buffers as a list holds */
+    for (i = 0; i < 255; i++) {
+        buffers[i][0] = OUTBOX + i * 16;
+        buffers[i][1] = 16;
+    }
+    g_assert_cmpint(send_list(p, 8 + 255 * 16, 255, buffers), ==, 0);
+    expect_receive(p, ECHO, payload, 255 * 16);
+
+    /* The list itself */
+    g_assert_cmpint(call_send(p, ECHO, RAM_SIZE), ==, BAD_PARAMETER);
+    g_assert_cmpint(call_send(p, ECHO, RAM_SIZE - 4), ==, BAD_PARAMETER);
+    g_assert_cmpint(call_send(p, ECHO, 0xfffffffc), ==, BAD_PARAMETER);
+    expect_nothing(p);
+
+    /* Receiving: the message stays until it has found a place. */
+    g_assert_cmpint(send_once(p, ECHO, payload, 100), ==, 0);
+    g_assert_cmpint(call_receive(p, INBOX, 99, &source, &size), ==,
+                    BAD_PARAMETER);
+    g_assert_cmpint(call_receive(p, INBOX, 0, &source, &size), ==,
+                    BAD_PARAMETER);
+    g_assert_cmpint(call_receive(p, RAM_SIZE, 4096, &source, &size), ==,
+                    BAD_PARAMETER);
+    g_assert_cmpint(call_receive(p, RAM_SIZE - 50, 4096, &source, &size), ==,
+                    BAD_PARAMETER);
+    g_assert_cmpint(call_receive(p, 0xfffffff0, 4096, &source, &size), ==,
+                    BAD_PARAMETER);
+    g_assert_cmpint(call_receive(p, INBOX, 0xffffffff, &source, &size), ==,
+                    BAD_PARAMETER);
+    expect_receive(p, ECHO, payload, 100);
+    expect_nothing(p);
+    stop_quiet(p);
+}
+
+static void test_arguments(void)
+{
+    const uint32_t args[] = { ECHO, LIST, 0, 0 };
+    Partition *p = partition_start(PIPE SOURCE3);
+    uint32_t rets[4];
+
+    g_assert_cmpint(set_parameter(p, 1, 1), ==, 0);
+    g_assert_cmpint(send_text(p, ECHO, "kept"), ==, 0);
+    g_assert_cmpint(rtas(p, "ibm,send-hvpipe-msg", args, 1, rets, 1), ==, -3);
+    g_assert_cmpint(rtas(p, "ibm,send-hvpipe-msg", args, 3, rets, 1), ==, -3);
+    g_assert_cmpint(rtas(p, "ibm,send-hvpipe-msg", args, 2, rets, 2), ==, -3);
+    g_assert_cmpint(rtas(p, "ibm,receive-hvpipe-msg", args, 1, rets, 3), ==,
+                    -3);
+    g_assert_cmpint(rtas(p, "ibm,receive-hvpipe-msg", args, 2, rets, 1), ==,
+                    -3);
+    g_assert_cmpint(rtas(p, "ibm,receive-hvpipe-msg", args, 2, rets, 4), ==,
+                    -3);
+    expect_text(p, ECHO, "kept");
+    expect_nothing(p);
+    stop_quiet(p);
+}
+
+static void test_receive(void)
+{
+    int fd, fd2;
+    Partition *p = start_enabled(&fd);
+    Event event;
+
+    fd2 = hmc_start(p, "a-hmc2", HMC2);
+    expect_nothing(p);
+
+    /* First come, first served, whoever it is */
+    hmc_message(fd, 1, "a1");
+    expect_event(p, HMC1, MESSAGE);
+    g_assert(hmc_silent(fd));
+    hmc_message(fd2, 1, "b1");
+    g_assert(hmc_silent(fd2));
+    hmc_message(fd, 2, "a2");
+    g_assert(hmc_silent(fd));
+    expect_no_event(p);
+    expect_text(p, HMC1, "a1");
+    hmc_expect_ack(fd, 1);
+
+    /* The next event is there before anybody could have asked for it. */
+    expect_event(p, HMC2, MESSAGE);
+    expect_text(p, HMC2, "b1");
+    hmc_expect_ack(fd2, 1);
+    /* To receive without fetching the event takes it back. */
+    expect_text(p, HMC1, "a2");
+    hmc_expect_ack(fd, 2);
+    expect_no_event(p);
+
+    /* Other classes of events are not ours. */
+    hmc_message(fd, 3, "a3");
+    g_assert(hmc_silent(fd));
+    g_assert_cmpint(check_exception(p, 0xfbffffff, &event), ==, 1);
+    expect_event(p, HMC1, MESSAGE);
+
+    /* A loss comes behind what was sent before it. */
+    close(fd);
+    hmc_message(fd2, 2, "b2");
+    g_assert(hmc_silent(fd2));
+    expect_no_event(p);
+    expect_text(p, HMC1, "a3");
+    expect_event(p, HMC1, LOST);
+    expect_event(p, HMC2, MESSAGE);
+    expect_text(p, HMC2, "b2");
+    expect_no_event(p);
+
+    /* Losses do not pile up. */
+    hmc_expect_ack(fd2, 2);
+    g_assert_cmpint(set_parameter(p, 1, 0), ==, 0);
+    hmc_expect_state(fd2, HMC2, false, 2);
+    close(fd2);
+    fd2 = hmc_resume(p, "a-hmc2", 99, 0, 1);
+    hmc_expect_state(fd2, HMC2, false, 0);
+    close(fd2);
+    fd2 = hmc_resume(p, "a-hmc2", 99, 0, 1);
+    hmc_expect_state(fd2, HMC2, false, 0);
+    g_assert_cmpint(set_parameter(p, 1, 1), ==, 0);
+    expect_event(p, HMC2, LOST);
+    expect_no_event(p);
+    close(fd2);
+    stop_quiet(p);
+}
+
+static void test_malformed(void)
+{
+    static const struct {
+        const char *what;
+        uint8_t version, type;
+        uint16_t length;
+        uint32_t reserved;
+        uint64_t sequence;
+        bool hello;             /* goes before it */
+    } tests[] = {
+        { "unknown version", 2, 1, 1, 0, 1, true },
+        { "unknown version", 0, 0, 0, 0, 0, false },
+        { "unknown type", 1, 5, 0, 0, 1, true },
+        { "unknown type", 1, 0, 0, 0, 1, true },
+        { "length out of range", 1, 1, 0, 0, 1, true },
+        { "length out of range", 1, 1, 4089, 0, 1, true },
+        { "length out of range", 1, 1, 65535, 0, 1, true },
+        { "length out of range", 1, 2, 1, 0, 1, true },
+        { "length out of range", 1, 3, 1, 0, 1, true },
+        { "length out of range", 1, 4, 16, 0, 0, false },
+        { "reserved field", 1, 1, 1, 1, 1, true },
+        { "reserved field", 1, 4, 24, 0x80000000, 0, false },
+        { "sequence of a STATE", 1, 4, 24, 0, 1, false },
+        { "sequence zero", 1, 1, 1, 0, 0, true },
+        { "sequence zero", 1, 2, 0, 0, 0, true },
+        { "expected sequence 1", 1, 1, 1, 0, 2, true },
+        { "last sequence sent was 0", 1, 2, 0, 0, 1, true },
+        { "last sequence sent was 0", 1, 3, 0, 0, 1, true },
+        { "the first frame is no STATE", 1, 1, 1, 0, 1, false },
+        { "the first frame is no STATE", 1, 2, 0, 0, 1, false },
+        { "a second STATE", 1, 4, 24, 0, 0, true },
+        { "session zero", 1, 4, 24, 0, 0, false },
+    };
+    Partition *p = partition_start(PIPE SOURCE1 SOURCE2 SOURCE3);
+    uint8_t frame[HVPIPE_LINK_HEADER_SIZE + 24] = {};
+    int i, fd, fd2;
+
+    g_assert_cmpint(set_parameter(p, 1, 1), ==, 0);
+    fd2 = hmc_start(p, "a-hmc2", HMC2);
+    for (i = 0; i < ARRAY_SIZE(tests); i++) {
+        g_autofree char *log = path_in(p, "stderr");
+        g_autofree char *text = NULL;
+        char byte;
+
+        g_assert_cmpint(truncate(log, 0), ==, 0);
+        fd = hmc_connect_to(p, "a-hmc1");
+        if (tests[i].hello) {
+            hmc_hello(fd, 100 + i, 0, 1);
+            hmc_expect_state(fd, HMC1, true, 0);
+        }
+        frame[0] = tests[i].version;
+        frame[1] = tests[i].type;
+        stw_be_p(frame + 2, tests[i].length);
+        stl_be_p(frame + 4, tests[i].reserved);
+        stq_be_p(frame + 8, tests[i].sequence);
+        hmc_write(fd, frame, HVPIPE_LINK_HEADER_SIZE +
+                             MIN(tests[i].length, 24));
+        g_assert(!hmc_read(fd, &byte, 1, PATIENCE_MS));
+        close(fd);
+
+        text = read_file(p, "stderr");
+        g_assert(strstr(text, tests[i].what));
+        g_assert(strstr(text, "0x02000001"));
+        g_assert_cmpint(strchr(text, '\n') - text, ==, strlen(text) - 1);
+        /* A link that was never up cannot get lost. */
+        if (tests[i].hello) {
+            expect_event(p, HMC1, LOST);
+        }
+        expect_no_event(p);
+    }
+
+    /* Nobody else was disturbed, and the source can be used again. */
+    hmc_message(fd2, 1, "still here");
+    expect_event(p, HMC2, MESSAGE);
+    expect_text(p, HMC2, "still here");
+    fd = hmc_start(p, "a-hmc1", HMC1);
+    hmc_message(fd, 1, "back");
+    expect_event(p, HMC1, MESSAGE);
+    expect_text(p, HMC1, "back");
+    close(fd);
+    close(fd2);
+    partition_stop(p);
+}
+
+/* A stream knows no frames: bytes come one by one, or many frames at once. */
+static void test_stream(void)
+{
+    uint8_t frames[4096];
+    size_t size = 0;
+    int fd, i;
+    Partition *p = start_enabled(&fd);
+
+    for (i = 1; i <= 20; i++) {
+        hvpipe_link_pack_header(frames + size, HVPIPE_LINK_MESSAGE, i, i);
+        size += HVPIPE_LINK_HEADER_SIZE;
+        memset(frames + size, i, i);
+        size += i;
+    }
+    for (i = 0; i < 100; i++) {
+        hmc_write(fd, frames + i, 1);
+    }
+    hmc_write(fd, frames + 100, size - 100);
+    for (i = 1; i <= 20; i++) {
+        uint8_t payload[20];
+
+        memset(payload, i, sizeof(payload));
+        expect_event(p, HMC1, MESSAGE);
+        expect_receive(p, HMC1, payload, i);
+        hmc_expect_ack(fd, i);
+    }
+    close(fd);
+    stop_quiet(p);
+}
+
+static void lose(Partition *p, int fd)
+{
+    close(fd);
+    expect_event(p, HMC1, LOST);
+}
+
+static void test_resume_receive(void)
+{
+    const uint64_t session = 0xfeed;
+    Partition *p = partition_start(PIPE SOURCE1);
+    int fd;
+
+    g_assert_cmpint(set_parameter(p, 1, 1), ==, 0);
+    fd = hmc_resume(p, "a-hmc1", session, 0, 1);
+    hmc_expect_state(fd, HMC1, true, 0);
+    hmc_message(fd, 1, "m1");
+    hmc_message(fd, 2, "m2");
+    expect_event(p, HMC1, MESSAGE);
+    expect_text(p, HMC1, "m1");
+    hmc_expect_ack(fd, 1);
+    expect_event(p, HMC1, MESSAGE);
+    close(fd);
+    /* The HMC has not seen the ACK of m1: it sends both again, and one more. */
+    fd = hmc_resume(p, "a-hmc1", session, 0, 1);
+    hmc_expect_state(fd, HMC1, true, 1);
+    hmc_message(fd, 1, "m1");
+    hmc_expect_ack(fd, 1);
+    hmc_message(fd, 2, "m2");
+    hmc_message(fd, 3, "m3");
+    g_assert(hmc_silent(fd));
+    expect_text(p, HMC1, "m2");
+    hmc_expect_ack(fd, 2);
+    expect_event(p, HMC1, LOST);
+    expect_event(p, HMC1, MESSAGE);
+    expect_text(p, HMC1, "m3");
+    hmc_expect_ack(fd, 3);
+
+    /* A new session: what is queued is delivered, for nobody's ears. */
+    hmc_message(fd, 4, "m4");
+    expect_event(p, HMC1, MESSAGE);
+    close(fd);
+    fd = hmc_resume(p, "a-hmc1", session + 1, 40, 50);
+    hmc_expect_state(fd, HMC1, true, 0);
+    hmc_message(fd, 50, "n50");
+    g_assert(hmc_silent(fd));
+    expect_text(p, HMC1, "m4");
+    g_assert(hmc_silent(fd));
+    expect_event(p, HMC1, LOST);
+    expect_event(p, HMC1, MESSAGE);
+    expect_text(p, HMC1, "n50");
+    hmc_expect_ack(fd, 50);
+    g_assert_cmpint(send_text(p, HMC1, "o41"), ==, BUSY);
+    hmc_expect_message(fd, 41, "o41");
+    hmc_ack(fd, 41);
+    g_assert_cmpint(send_wait(p, HMC1, "o41", 3), ==, 0);
+    close(fd);
+    stop_quiet(p);
+}
+
+static void test_resume_send(void)
+{
+    const uint64_t session = 0xfeed;
+    Partition *p = partition_start(PIPE SOURCE1);
+    g_autofree char *text = NULL;
+    char byte;
+    int fd;
+
+    g_assert_cmpint(set_parameter(p, 1, 1), ==, 0);
+    fd = hmc_resume(p, "a-hmc1", session, 0, 1);
+    hmc_expect_state(fd, HMC1, true, 0);
+
+    /* Back before the partition noticed, not taken: sent again. */
+    g_assert_cmpint(send_text(p, HMC1, "s1"), ==, BUSY);
+    hmc_expect_message(fd, 1, "s1");
+    lose(p, fd);
+    fd = hmc_resume(p, "a-hmc1", session, 0, 1);
+    hmc_expect_state(fd, HMC1, true, 0);
+    hmc_expect_message(fd, 1, "s1");
+    hmc_ack(fd, 1);
+    g_assert_cmpint(send_wait(p, HMC1, "s1", 2), ==, 0);
+
+    /* Back before the partition noticed, taken: not sent again. */
+    g_assert_cmpint(send_text(p, HMC1, "s2"), ==, BUSY);
+    hmc_expect_message(fd, 2, "s2");
+    lose(p, fd);
+    fd = hmc_resume(p, "a-hmc1", session, 2, 1);
+    hmc_expect_state(fd, HMC1, true, 0);
+    g_assert_cmpint(send_wait(p, HMC1, "s2", 2), ==, 0);
+    g_assert(hmc_silent(fd));
+
+    /* The partition was told -4, but it was taken. */
+    g_assert_cmpint(send_text(p, HMC1, "s3"), ==, BUSY);
+    hmc_expect_message(fd, 3, "s3");
+    lose(p, fd);
+    g_assert_cmpint(send_text(p, HMC1, "s3"), ==, CLOSED);
+    g_assert_cmpint(send_text(p, HMC1, "s3"), ==, CLOSED);
+    fd = hmc_resume(p, "a-hmc1", session, 3, 1);
+    hmc_expect_state(fd, HMC1, true, 0);
+    g_assert_cmpint(send_text(p, HMC1, "s3"), ==, 0);
+    g_assert(hmc_silent(fd));
+    g_assert_cmpint(send_text(p, HMC1, "s3"), ==, BUSY);
+    hmc_expect_message(fd, 4, "s3");
+
+    /* The partition was told -4, and it was not taken: forgotten. */
+    lose(p, fd);
+    g_assert_cmpint(send_text(p, HMC1, "s3"), ==, CLOSED);
+    fd = hmc_resume(p, "a-hmc1", session, 3, 1);
+    hmc_expect_state(fd, HMC1, true, 0);
+    g_assert(hmc_silent(fd));
+    g_assert_cmpint(send_text(p, HMC1, "s4"), ==, BUSY);
+    hmc_expect_message(fd, 4, "s4");
+
+    /* Another HMC comes in its place: nobody knows, the sender decides. */
+    lose(p, fd);
+    fd = hmc_resume(p, "a-hmc1", session + 1, 0, 1);
+    hmc_expect_state(fd, HMC1, true, 0);
+    g_assert(hmc_silent(fd));
+    g_assert_cmpint(send_text(p, HMC1, "s4"), ==, CLOSED);
+    g_assert_cmpint(send_text(p, HMC1, "s4"), ==, BUSY);
+    hmc_expect_message(fd, 1, "s4");
+    hmc_ack(fd, 1);
+    g_assert_cmpint(send_wait(p, HMC1, "s4", 2), ==, 0);
+    lose(p, fd);
+
+    /* Claims that cannot be */
+    fd = hmc_resume(p, "a-hmc1", session + 1, 2, 1);
+    g_assert(!hmc_read(fd, &byte, 1, PATIENCE_MS));
+    close(fd);
+    fd = hmc_resume(p, "a-hmc1", session + 1, 0, 1);
+    g_assert(!hmc_read(fd, &byte, 1, PATIENCE_MS));
+    close(fd);
+    fd = hmc_resume(p, "a-hmc1", session + 1, 1, 2);
+    g_assert(!hmc_read(fd, &byte, 1, PATIENCE_MS));
+    close(fd);
+    text = read_file(p, "stderr");
+    g_assert(strstr(text, "says that 2 was taken last, expected 1"));
+    g_assert(strstr(text, "says that 0 was taken last, expected 1"));
+    g_assert(strstr(text, "goes on at sequence 2, expected at most 1"));
+    expect_no_event(p);
+    partition_stop(p);
+}
+
+/* A stalled HMC stalls the sends to itself and nothing else. */
+static void test_one_stalls(void)
+{
+    int fd, fd2;
+    Partition *p = start_enabled(&fd);
+
+    fd2 = hmc_start(p, "a-hmc2", HMC2);
+    g_assert_cmpint(send_text(p, HMC1, "slow"), ==, BUSY);
+    g_assert_cmpint(send_text(p, HMC2, "fast"), ==, BUSY);
+    hmc_expect_message(fd2, 1, "fast");
+    hmc_ack(fd2, 1);
+    g_assert_cmpint(send_wait(p, HMC2, "fast", 4), ==, 0);
+    g_assert_cmpint(send_text(p, ECHO, "self"), ==, 0);
+    expect_text(p, ECHO, "self");
+    hmc_expect_message(fd, 1, "slow");
+    hmc_ack(fd, 1);
+    g_assert_cmpint(send_wait(p, HMC1, "slow", 4), ==, 0);
+    close(fd);
+    close(fd2);
+    stop_quiet(p);
+}
+
+static void test_burst(void)
+{
+    const int n = 5000;
+    int fd, i, acks = 0;
+    Partition *p = start_enabled(&fd);
+    uint8_t raw[HVPIPE_LINK_HEADER_SIZE];
+    HvpipeLinkHeader header = {};
+
+    /* The HMC reads nothing while the partition takes it all. */
+    for (i = 1; i <= n; i++) {
+        char text[16];
+
+        snprintf(text, sizeof(text), "message %d", i);
+        hmc_message(fd, i, text);
+        expect_event(p, HMC1, MESSAGE);
+        expect_text(p, HMC1, text);
+    }
+    expect_no_event(p);
+    while (header.sequence < n) {
+        uint64_t last = header.sequence;
+
+        g_assert(hmc_read(fd, raw, sizeof(raw), PATIENCE_MS));
+        hvpipe_link_unpack_header(raw, &header);
+        g_assert_null(hvpipe_link_check_header(&header, HVPIPE_LINK_FROM_HV));
+        g_assert_cmpuint(header.type, ==, HVPIPE_LINK_ACK);
+        g_assert_cmpuint(header.sequence, >, last);
+        acks++;
+    }
+    g_assert_cmpint(acks, <, n);
+    g_assert_cmpint(header.sequence, ==, n);
+    g_assert(hmc_silent(fd));
+    close(fd);
+    stop_quiet(p);
+}
+
+static void test_queue_limit(void)
+{
+    Partition *p = partition_start(
+        PIPE "-device spapr-hvpipe-source,source-id=0x02000001,chardev=hmc1,"
+        "queue-limit=4 " SOURCE2);
+    uint8_t frame[HVPIPE_LINK_MAX_FRAME] = {};
+    int fd, fd2, i, n, flags;
+
+    g_assert_cmpint(set_parameter(p, 1, 1), ==, 0);
+    fd = hmc_start(p, "a-hmc1", HMC1);
+    fd2 = hmc_start(p, "a-hmc2", HMC2);
+    g_assert_cmpint(send_text(p, HMC1, "up"), ==, BUSY);
+    hmc_expect_message(fd, 1, "up");
+
+    /* An answer behind a full queue is still heard. */
+    for (n = 1; n <= 4; n++) {
+        hmc_message(fd, n, "m");
+    }
+    hmc_ack(fd, 1);
+    g_assert_cmpint(send_wait(p, HMC1, "up", 2), ==, 0);
+
+    /* What is not read fills the socket, and the HMC has to stop. */
+    flags = fcntl(fd, F_GETFL);
+    fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+    for (;;) {
+        hvpipe_link_pack_header(frame, HVPIPE_LINK_MESSAGE,
+                                HVPIPE_LINK_MAX_PAYLOAD, n);
+        i = send(fd, frame, sizeof(frame), MSG_NOSIGNAL);
+        if (i != sizeof(frame)) {
+            break;
+        }
+        g_assert_cmpint(n, <, 4096);
+        n++;
+    }
+    fcntl(fd, F_SETFL, flags);
+
+    /* The other source has its own place. */
+    hmc_message(fd2, 1, "other");
+    for (i = 1; i <= 4; i++) {
+        expect_event(p, HMC1, MESSAGE);
+        expect_text(p, HMC1, "m");
+    }
+    memset(frame, 0, sizeof(frame));
+    for (i = 5; i < n; ) {
+        uint32_t source, size;
+        Event event;
+
+        while (!get_event(p, &event)) {
+            g_usleep(200);
+        }
+        g_assert_cmpint(call_receive(p, INBOX, 4096, &source, &size), ==, 0);
+        g_assert_cmphex(source, ==, event.source);
+        i += source == HMC1;
+    }
+    close(fd);
+    close(fd2);
+    stop_quiet(p);
+}
+
+static void test_reset(void)
+{
+    int fd;
+    Partition *p = start_enabled(&fd);
+    Event event;
+
+    hmc_message(fd, 1, "kept");
+    expect_event(p, HMC1, MESSAGE);
+    g_assert_cmpint(send_text(p, HMC1, "sent"), ==, BUSY);
+    hmc_expect_message(fd, 1, "sent");
+
+    qtest_qmp_assert_success(p->qts, "{ 'execute': 'system_reset' }");
+    qtest_qmp_eventwait(p->qts, "RESET");
+    hmc_expect_state(fd, HMC1, false, 0);
+    g_assert(!get_event(p, &event));
+    g_assert_cmpint(send_text(p, HMC1, "sent"), ==, NOT_AVAILABLE);
+    hmc_ack(fd, 1);
+
+    g_assert_cmpint(set_parameter(p, 1, 1), ==, 0);
+    hmc_expect_state(fd, HMC1, true, 0);
+    expect_event(p, HMC1, MESSAGE);
+    expect_text(p, HMC1, "kept");
+    hmc_expect_ack(fd, 1);
+    g_assert_cmpint(send_wait(p, HMC1, "sent", 4), ==, 0);
+    close(fd);
+    stop_quiet(p);
+}
+
+static void test_inject_calls(void)
+{
+    Partition *p = partition_start(PIPE SOURCE3);
+    uint32_t source, size;
+    Event event;
+    char *text;
+
+    g_assert_cmpint(set_parameter(p, 1, 1), ==, 0);
+
+    inject(p, "send:status=9902,count=2;receive:status=-1");
+    text = injected(p);
+    g_assert_cmpstr(text, ==,
+                    "send:status=9902,count=2;receive:status=-1,count=1");
+    g_free(text);
+    g_assert_cmpint(send_text(p, ECHO, "x"), ==, 9902);
+    g_assert_cmpint(send_text(p, ECHO, "x"), ==, 9902);
+    g_assert_cmpint(send_text(p, ECHO, "x"), ==, 0);
+    g_assert_cmpint(call_receive(p, INBOX, 4096, &source, &size), ==, -1);
+    expect_text(p, ECHO, "x");
+    text = injected(p);
+    g_assert_cmpstr(text, ==, "");
+    g_free(text);
+
+    inject(p, "receive:source=0x02000009,length=5000");
+    g_assert_cmpint(send_text(p, ECHO, "y"), ==, 0);
+    g_assert_cmpint(call_receive(p, INBOX, 4096, &source, &size), ==, 0);
+    g_assert_cmphex(source, ==, 0x02000009);
+    g_assert_cmpuint(size, ==, 5000);
+    expect_nothing(p);
+
+    /* Each third one, until told otherwise */
+    inject(p, "send:status=-5,every=3,count=0");
+    g_assert_cmpint(send_text(p, ECHO, "1"), ==, 0);
+    g_assert_cmpint(send_text(p, ECHO, "2"), ==, 0);
+    g_assert_cmpint(send_text(p, ECHO, "3"), ==, -5);
+    g_assert_cmpint(send_text(p, ECHO, "4"), ==, 0);
+    g_assert_cmpint(send_text(p, ECHO, "5"), ==, 0);
+    g_assert_cmpint(send_text(p, ECHO, "6"), ==, -5);
+    inject(p, "");
+    g_assert_cmpint(send_text(p, ECHO, "7"), ==, 0);
+    g_assert_cmpint(set_parameter(p, 1, 1), ==, 0);
+
+    inject(p, "check-exception:none");
+    g_assert_cmpint(check_exception(p, 0x04000000, &event), ==, 1);
+    expect_event(p, ECHO, MESSAGE);
+
+    inject(p, "set-system-parameter:status=-2,count=2");
+    g_assert_cmpint(set_parameter(p, 1, 0), ==, -2);
+    g_assert_cmpint(set_parameter(p, 1, 0), ==, -2);
+    g_assert_cmpint(set_parameter(p, 1, 0), ==, 0);
+    stop_quiet(p);
+}
+
+static void test_inject_events(void)
+{
+    static const struct {
+        const char *fault;
+        Event event;
+    } tests[] = {
+        { "event:no-section", { 0xe6, 0, 0, 0 } },
+        { "event:unknown-source", { 0xe6, 16, 0x0200ffff, MESSAGE } },
+        { "event:unknown-source,source=0x05000001",
+          { 0xe6, 16, 0x05000001, MESSAGE } },
+        { "event:both-bits", { 0xe6, 16, ECHO, MESSAGE | LOST } },
+        { "event:unknown-bits", { 0xe6, 16, ECHO, 0xfc } },
+        { "event:wrong-type", { 0xe7, 16, ECHO, MESSAGE } },
+    };
+    Partition *p = partition_start(PIPE SOURCE3);
+    Event event;
+    int i;
+
+    g_assert_cmpint(set_parameter(p, 1, 1), ==, 0);
+    for (i = 0; i < ARRAY_SIZE(tests); i++) {
+        inject(p, tests[i].fault);
+        g_assert_cmpint(send_text(p, ECHO, "x"), ==, 0);
+        g_assert(get_event(p, &event));
+        g_assert_cmphex(event.log_type, ==, tests[i].event.log_type);
+        g_assert_cmpint(event.section, ==, tests[i].event.section);
+        g_assert_cmphex(event.source, ==, tests[i].event.source);
+        g_assert_cmphex(event.type, ==, tests[i].event.type);
+        /* The true event is not lost by it. */
+        expect_event(p, ECHO, MESSAGE);
+        expect_text(p, ECHO, "x");
+        expect_no_event(p);
+    }
+
+    inject(p, "event:short-section");
+    g_assert(get_event(p, &event));
+    g_assert_cmpint(event.section, ==, 10);
+    expect_no_event(p);
+
+    inject(p, "event:duplicate,count=2");
+    expect_event(p, ECHO, MESSAGE);
+    expect_event(p, ECHO, MESSAGE);
+    expect_no_event(p);
+
+    inject(p, "event:spurious");
+    expect_no_event(p);
+    stop_quiet(p);
+}
+
+static void test_inject_errors(void)
+{
+    static const struct {
+        const char *fault;
+        const char *error;
+    } tests[] = {
+        { "recieve:status=1", "'recieve' is nothing that can fail, choose from:"
+          " send: receive: check-exception: set-system-parameter: event:" },
+        { "send:stauts=1", "'send:' does not know 'stauts=1', choose from: "
+          "status=N count=N every=N" },
+        { "send:none", "'send:' does not know 'none'" },
+        { "send", "'send' does not say what goes wrong" },
+        { "send:", "'send:' does not say what goes wrong" },
+        { "send:,", "'send:' does not know ''" },
+        { "send:count=3", "does not say what goes wrong" },
+        { "send:status=", "'status=' in 'send:' is not a number" },
+        { "send:status=1x", "'status=1x' in 'send:' is not a number" },
+        { "send:status=99999999999", "is not a number from -2147483648 to" },
+        { "send:status=1,every=0", "'every=0' in 'send:' is not a number from "
+          "1 to" },
+        { "send:status=1,status=2", "'status' is given twice" },
+        { "receive:status=1,length=3", "leave 'status' out or the rest" },
+        { "event:bogus", "choose from: spurious duplicate no-section" },
+        { "event:spurious,duplicate", "'duplicate' is the second" },
+        { "event:source=1", "does not say what goes wrong" },
+        { "send:status=1;", "'' is nothing that can fail" },
+    };
+    Partition *p = partition_start(PIPE SOURCE3);
+    g_autofree char *text = NULL;
+    int i;
+
+    inject(p, "send:status=-1");
+    for (i = 0; i < ARRAY_SIZE(tests); i++) {
+        g_autofree char *error = inject_error(p, tests[i].fault);
+
+        if (!strstr(error, tests[i].error)) {
+            g_test_message("%s", error);
+        }
+        g_assert(strstr(error, tests[i].error));
+    }
+    /* What was set before a mistake stays. */
+    text = injected(p);
+    g_assert_cmpstr(text, ==, "send:status=-1,count=1");
+    stop_quiet(p);
+}
+
+static void wait_migrated(QTestState *qts)
+{
+    for (;;) {
+        QDict *rsp = qtest_qmp(qts, "{ 'execute': 'query-migrate' }");
+        QDict *info = qdict_get_qdict(rsp, "return");
+        g_autofree char *status = g_strdup(qdict_get_try_str(info, "status"));
+
+        qobject_unref(rsp);
+        if (!g_strcmp0(status, "completed")) {
+            return;
+        }
+        g_assert_cmpstr(status, !=, "failed");
+        g_usleep(1000);
+    }
+}
+
+static void test_migrate(void)
+{
+    g_autofree char *uri = NULL;
+    g_autofree char *args = NULL;
+    int fd, fd2;
+    Partition *p = start_enabled(&fd);
+    QTestState *source = p->qts;
+
+    hmc_message(fd, 1, "m1");
+    hmc_message(fd, 2, "m2");
+    expect_event(p, HMC1, MESSAGE);
+    expect_text(p, HMC1, "m1");
+    hmc_expect_ack(fd, 1);
+    expect_event(p, HMC1, MESSAGE);
+    g_assert_cmpint(send_text(p, HMC1, "s1"), ==, BUSY);
+    hmc_expect_message(fd, 1, "s1");
+
+    uri = g_strdup_printf("unix:%s/migration", p->dir);
+    args = g_strdup_printf("-incoming %s " PIPE SOURCE3 SOURCE2 SOURCE1, uri);
+    partition_boot(p, "b", args);
+    /* An HMC may be there before the partition is. */
+    fd2 = hmc_resume(p, "b-hmc1", 0x1234567800000000ull | HMC1, 0, 1);
+    qtest_qmp_assert_success(source, "{ 'execute': 'migrate', "
+                             "'arguments': { 'uri': %s } }", uri);
+    wait_migrated(source);
+    qtest_qmp_eventwait(p->qts, "RESUME");
+    close(fd);
+    qtest_quit(source);
+
+    hmc_expect_state(fd2, HMC1, true, 1);
+    /* It goes on as after any reconnect. */
+    hmc_expect_message(fd2, 1, "s1");
+    hmc_ack(fd2, 1);
+    g_assert_cmpint(send_wait(p, HMC1, "s1", 2), ==, 0);
+    hmc_message(fd2, 1, "m1");
+    hmc_expect_ack(fd2, 1);
+    hmc_message(fd2, 2, "m2");
+    hmc_message(fd2, 3, "m3");
+    g_assert(hmc_silent(fd2));
+    expect_no_event(p);
+    expect_text(p, HMC1, "m2");
+    hmc_expect_ack(fd2, 2);
+    expect_event(p, HMC1, LOST);
+    expect_event(p, HMC1, MESSAGE);
+    expect_text(p, HMC1, "m3");
+    hmc_expect_ack(fd2, 3);
+    expect_no_event(p);
+    close(fd2);
+    stop_quiet(p);
+}
+
+int main(int argc, char *argv[])
+{
+    g_test_init(&argc, &argv, NULL);
+
+    qtest_add_func("hvpipe/device-tree", test_device_tree);
+    qtest_add_func("hvpipe/absent", test_absent);
+    qtest_add_func("hvpipe/properties", test_properties);
+    qtest_add_func("hvpipe/disabled", test_disabled);
+    qtest_add_func("hvpipe/echo", test_echo);
+    qtest_add_func("hvpipe/send", test_send);
+    qtest_add_func("hvpipe/lists-and-addresses", test_lists);
+    qtest_add_func("hvpipe/arguments", test_arguments);
+    qtest_add_func("hvpipe/receive", test_receive);
+    qtest_add_func("hvpipe/malformed", test_malformed);
+    qtest_add_func("hvpipe/stream", test_stream);
+    qtest_add_func("hvpipe/resume/receive", test_resume_receive);
+    qtest_add_func("hvpipe/resume/send", test_resume_send);
+    qtest_add_func("hvpipe/one-stalls", test_one_stalls);
+    qtest_add_func("hvpipe/burst", test_burst);
+    qtest_add_func("hvpipe/queue-limit", test_queue_limit);
+    qtest_add_func("hvpipe/reset", test_reset);
+    qtest_add_func("hvpipe/inject/calls", test_inject_calls);
+    qtest_add_func("hvpipe/inject/events", test_inject_events);
+    qtest_add_func("hvpipe/inject/errors", test_inject_errors);
+    qtest_add_func("hvpipe/migrate", test_migrate);
+
+    return g_test_run();
+}
