@@ -1,0 +1,923 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * KUnit tests of the hypervisor pipe driver, included by papr-hvpipe.c.
+ *
+ * Each test has a pipe of its own and plays the hypervisor: it queues
+ * messages, announces the first one, and announces the next while
+ * ibm,receive-hvpipe-msg has not returned yet, which the contract allows.
+ */
+
+#include <kunit/test.h>
+#include <linux/mman.h>
+
+#define HMC1	0x02000001
+#define HMC2	0x02000002
+
+#define TEST_MSGS	8
+
+struct hvpipe_test_msg {
+	u32 source;
+	u32 len;
+	u8 fill;
+};
+
+/**
+ * struct hvpipe_test - A pipe, and the hypervisor at its other end.
+ * @pipe:     The pipe under test.
+ * @queue:    Messages from HMCs.
+ * @first:    The first one of @queue that was not received.
+ * @end:      Where the next one goes.
+ * @enabled:  The partition enabled the pipe.
+ * @announced: The first message is announced.
+ * @mangle:   Spoils the next event log.
+ * @log_source: Source in the event log.
+ * @log_type: Type in the event log.
+ * @status:   What the next @busy calls of any function return.
+ * @busy:     See @status.
+ * @label:    Source that receive reports, if not 0.
+ * @written:  Length that receive reports, if not 0.
+ * @sent_to:  Source of the last send.
+ * @sent_len: Its length by the buffer list.
+ * @queued:   How often the work was queued.
+ * @delay:    The delay it was queued with last.
+ */
+struct hvpipe_test {
+	struct hvpipe pipe;
+	struct hvpipe_test_msg queue[TEST_MSGS];
+	unsigned int first, end;
+	bool enabled;
+	bool announced;
+	void (*mangle)(u8 *log);
+	u32 log_source;
+	u8 log_type;
+	s32 status;
+	unsigned int busy;
+	u32 label;
+	u32 written;
+	u32 sent_to;
+	u64 sent_len;
+	unsigned int queued;
+	unsigned long delay;
+};
+
+/* Where the fake's event logs have what */
+#define TEST_LOG_TYPE		3
+#define TEST_LOG_EXT_LEN	4
+#define TEST_LOG_FORMAT		(8 + 2)
+#define TEST_LOG_COMPANY	(8 + 12)
+#define TEST_LOG_SECTIONS	(8 + 16)
+#define TEST_LOG_PE		(TEST_LOG_SECTIONS + 48 + 24)
+#define TEST_LOG_END		(TEST_LOG_PE + 8 + 5)
+
+static struct hvpipe_test *to_hvpipe_test(struct hvpipe *pipe)
+{
+	return container_of(pipe, struct hvpipe_test, pipe);
+}
+
+static void hvpipe_test_section(u8 *section, const char *id, u16 len)
+{
+	memcpy(section, id, 2);
+	put_unaligned_be16(len, section + 2);
+}
+
+static s32 fake_check_exception(struct hvpipe *pipe)
+{
+	struct hvpipe_test *fake = to_hvpipe_test(pipe);
+	u8 *log = pipe->area->event_log;
+
+	if (fake->busy) {
+		fake->busy--;
+		return fake->status;
+	}
+	if (!fake->log_source)
+		return 1;
+
+	memset(log, 0, TEST_LOG_END);
+	log[TEST_LOG_TYPE] = RTAS_TYPE_HVPIPE;
+	put_unaligned_be32(TEST_LOG_END - 8, log + TEST_LOG_EXT_LEN);
+	log[TEST_LOG_FORMAT] = 0x80 | RTAS_V6EXT_LOG_FORMAT_EVENT_LOG;
+	memcpy(log + TEST_LOG_COMPANY, "IBM", 4);
+	hvpipe_test_section(log + TEST_LOG_SECTIONS, "PH", 48);
+	hvpipe_test_section(log + TEST_LOG_SECTIONS + 48, "UH", 24);
+	hvpipe_test_section(log + TEST_LOG_PE, "PE", 8 + 5);
+	put_unaligned_be32(fake->log_source, log + TEST_LOG_PE + 8);
+	log[TEST_LOG_PE + 12] = fake->log_type;
+	if (fake->mangle)
+		fake->mangle(log);
+	fake->mangle = NULL;
+	fake->log_source = 0;
+	return 0;
+}
+
+/* Raise an event and let the driver fetch it, as the interrupt does. */
+static void hvpipe_test_event(struct hvpipe_test *fake, u32 source, u8 type)
+{
+	fake->log_source = source;
+	fake->log_type = type;
+	if (hvpipe_fetch_event(&fake->pipe))
+		hvpipe_due(&fake->pipe, HVPIPE_DUE_EVENT);
+}
+
+/* Announce the first message if none is announced. */
+static void hvpipe_test_announce(struct hvpipe_test *fake)
+{
+	if (!fake->enabled || fake->announced || fake->first == fake->end)
+		return;
+	fake->announced = true;
+	hvpipe_test_event(fake, fake->queue[fake->first].source, HVPIPE_EVENT_MSG);
+}
+
+/* A message comes from an HMC: @len bytes, each @fill. */
+static void hvpipe_test_queue(struct hvpipe_test *fake, u32 source, u8 fill, u32 len)
+{
+	fake->queue[fake->end++] = (struct hvpipe_test_msg) { source, len, fill };
+	hvpipe_test_announce(fake);
+}
+
+static s32 fake_receive(struct hvpipe *pipe, struct hvpipe_received *received)
+{
+	struct hvpipe_test *fake = to_hvpipe_test(pipe);
+	struct hvpipe_test_msg *msg = &fake->queue[fake->first];
+
+	*received = (struct hvpipe_received) { };
+	if (fake->busy) {
+		fake->busy--;
+		return fake->status;
+	}
+	if (fake->first == fake->end)
+		return 0;
+
+	memset(pipe->area->received, msg->fill, msg->len);
+	received->source = fake->label ?: msg->source;
+	received->len = fake->written ?: msg->len;
+	fake->label = 0;
+	fake->written = 0;
+	fake->first++;
+	fake->announced = false;
+	hvpipe_test_announce(fake);
+	return 0;
+}
+
+static s32 fake_send(struct hvpipe *pipe, u32 source)
+{
+	struct hvpipe_test *fake = to_hvpipe_test(pipe);
+
+	if (fake->busy) {
+		fake->busy--;
+		return fake->status;
+	}
+	fake->sent_to = source;
+	fake->sent_len = be64_to_cpu(pipe->area->list.used);
+	return 0;
+}
+
+static int fake_set_enable(struct hvpipe *pipe, bool enable)
+{
+	struct hvpipe_test *fake = to_hvpipe_test(pipe);
+
+	if (fake->busy) {
+		fake->busy--;
+		return fake->status;
+	}
+	fake->enabled = enable;
+	fake->announced = false;
+	hvpipe_test_announce(fake);
+	return 0;
+}
+
+static void fake_queue_work(struct hvpipe *pipe, unsigned long delay)
+{
+	struct hvpipe_test *fake = to_hvpipe_test(pipe);
+
+	fake->queued++;
+	fake->delay = delay;
+}
+
+/* Run the work, once. */
+static void hvpipe_test_work(struct hvpipe_test *fake)
+{
+	hvpipe_work(&fake->pipe.work.work);
+}
+
+/* The answer of the next @n calls to firmware */
+static void hvpipe_test_status(struct hvpipe_test *fake, s32 status, unsigned int n)
+{
+	fake->status = status;
+	fake->busy = n;
+}
+
+static ssize_t hvpipe_test_read(struct file *file, void *buf, size_t size)
+{
+	struct kvec vec = { .iov_base = buf, .iov_len = size };
+	struct iov_iter iter;
+	struct kiocb iocb;
+
+	init_sync_kiocb(&iocb, file);
+	iov_iter_kvec(&iter, ITER_DEST, &vec, 1, size);
+	return hvpipe_handle_read_iter(&iocb, &iter);
+}
+
+static ssize_t hvpipe_test_write(struct file *file, void *buf, size_t size)
+{
+	struct kvec vec = { .iov_base = buf, .iov_len = size };
+	struct iov_iter iter;
+	struct kiocb iocb;
+
+	init_sync_kiocb(&iocb, file);
+	iov_iter_kvec(&iter, ITER_SOURCE, &vec, 1, size);
+	return hvpipe_handle_write_iter(&iocb, &iter);
+}
+
+static __poll_t hvpipe_test_poll(struct file *file)
+{
+	return hvpipe_handle_poll(file, NULL) &
+	       (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLHUP | EPOLLERR);
+}
+
+static struct file *hvpipe_test_open(struct kunit *test, u32 source)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *file = hvpipe_create(&fake->pipe, source);
+
+	KUNIT_ASSERT_FALSE(test, IS_ERR(file));
+	return file;
+}
+
+/* A buffer for the largest message, full of what nobody may see. */
+static u8 *hvpipe_test_buf(struct kunit *test)
+{
+	u8 *buf = kunit_kmalloc(test, HVPIPE_HDR_LEN + SZ_4K, GFP_KERNEL);
+
+	KUNIT_ASSERT_NOT_NULL(test, buf);
+	return memset(buf, 0xa5, HVPIPE_HDR_LEN + SZ_4K);
+}
+
+/* A read returns a message of @len bytes, all @fill, behind a clean header. */
+static void hvpipe_test_expect(struct kunit *test, struct file *file, u8 fill, u32 len)
+{
+	const struct papr_hvpipe_hdr hdr = { .flags = HVPIPE_MSG_AVAILABLE };
+	u8 *buf = hvpipe_test_buf(test);
+
+	KUNIT_EXPECT_TRUE(test, hvpipe_test_poll(file) & EPOLLIN);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, HVPIPE_HDR_LEN + SZ_4K),
+			HVPIPE_HDR_LEN + len);
+	KUNIT_EXPECT_MEMEQ(test, buf, &hdr, sizeof(hdr));
+	KUNIT_EXPECT_NULL(test, memchr_inv(buf + sizeof(hdr), fill, len));
+	KUNIT_EXPECT_NULL(test, memchr_inv(buf + sizeof(hdr) + len, 0xa5, SZ_4K - len));
+}
+
+static void hvpipe_test_expect_nothing(struct kunit *test, struct file *file)
+{
+	u8 *buf = hvpipe_test_buf(test);
+
+	KUNIT_EXPECT_EQ(test, hvpipe_test_poll(file), EPOLLOUT);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), 0);
+	file->f_flags |= O_NONBLOCK;
+	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), -EAGAIN);
+	file->f_flags &= ~O_NONBLOCK;
+}
+
+static void hvpipe_test_expect_lost(struct kunit *test, struct file *file)
+{
+	const struct papr_hvpipe_hdr hdr = { .flags = HVPIPE_LOST_CONNECTION };
+	u8 *buf = hvpipe_test_buf(test);
+
+	KUNIT_EXPECT_TRUE(test, hvpipe_test_poll(file) & EPOLLIN);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), sizeof(hdr));
+	KUNIT_EXPECT_MEMEQ(test, buf, &hdr, sizeof(hdr));
+}
+
+/* The proof that a test left the pipe in order: messages come both ways. */
+static void hvpipe_test_expect_works(struct kunit *test, struct file *file, u32 source)
+{
+	struct hvpipe_test *fake = test->priv;
+	u8 *buf = hvpipe_test_buf(test);
+
+	hvpipe_test_queue(fake, source, 0x77, 7);
+	hvpipe_test_expect(test, file, 0x77, 7);
+	hvpipe_test_expect_nothing(test, file);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_write(file, buf, 50), 50);
+	KUNIT_EXPECT_EQ(test, fake->sent_to, source);
+	KUNIT_EXPECT_EQ(test, fake->first, fake->end);
+}
+
+static void only_an_hmc_gets_a_handle(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	static const u32 bad[] = { 0, 1, 0x01000001, 0x03000001, 0x02010001, 0x82000001, ~0 };
+
+	for (int i = 0; i < ARRAY_SIZE(bad); i++)
+		KUNIT_EXPECT_EQ(test, PTR_ERR(hvpipe_create(&fake->pipe, bad[i])), -EINVAL);
+	__fput_sync(hvpipe_test_open(test, 0x02000000));
+	__fput_sync(hvpipe_test_open(test, 0x0200ffff));
+}
+
+static void a_source_has_one_handle(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *file = hvpipe_test_open(test, HMC1);
+
+	KUNIT_EXPECT_EQ(test, PTR_ERR(hvpipe_create(&fake->pipe, HMC1)), -EALREADY);
+	KUNIT_EXPECT_EQ(test, fake->pipe.handles, 1);
+	__fput_sync(file);
+	KUNIT_EXPECT_EQ(test, fake->pipe.handles, 0);
+	file = hvpipe_test_open(test, HMC1);
+	hvpipe_test_expect_works(test, file, HMC1);
+	__fput_sync(file);
+}
+
+static void write_sends_the_payload_without_the_header(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct hvpipe_firmware_area *area = fake->pipe.area;
+	struct file *file = hvpipe_test_open(test, HMC1);
+	u8 *buf = hvpipe_test_buf(test);
+
+	for (u32 len = 1; len <= HVPIPE_MAX_PAYLOAD; len += 4087) {
+		memset(buf + HVPIPE_HDR_LEN, len + 1, len);
+		KUNIT_EXPECT_EQ(test, hvpipe_test_write(file, buf, HVPIPE_HDR_LEN + len),
+				HVPIPE_HDR_LEN + len);
+		KUNIT_EXPECT_EQ(test, fake->sent_to, HMC1);
+		KUNIT_EXPECT_EQ(test, fake->sent_len, len);
+		KUNIT_EXPECT_EQ(test, be64_to_cpu(area->list.length), 24);
+		KUNIT_EXPECT_EQ(test, be64_to_cpu(area->list.address), __pa(area->sent));
+		KUNIT_EXPECT_NULL(test, memchr_inv(area->sent, len + 1, len));
+	}
+	KUNIT_EXPECT_EQ(test, ((struct hvpipe_handle *)file->private_data)->sent, 2);
+	__fput_sync(file);
+}
+
+static void write_refuses_sizes_that_no_message_has(struct kunit *test)
+{
+	static const size_t bad[] = { 0, 1, 47, 48, 48 + 4089, 48 + 4096 };
+	struct file *file = hvpipe_test_open(test, HMC1);
+	u8 *buf = hvpipe_test_buf(test);
+
+	for (int i = 0; i < ARRAY_SIZE(bad); i++)
+		KUNIT_EXPECT_EQ(test, hvpipe_test_write(file, buf, bad[i]), -EINVAL);
+	hvpipe_test_expect_works(test, file, HMC1);
+	__fput_sync(file);
+}
+
+static void write_says_what_firmware_said(struct kunit *test)
+{
+	static const struct { s32 status; int err; } cases[] = {
+		{ -1, -EIO }, { -3, -EINVAL }, { -4, -EPIPE }, { -5, -EOPNOTSUPP },
+		{ -7, -EIO }, { 1, -EIO }, { 9899, -EIO }, { 9906, -EIO },
+	};
+	struct hvpipe_test *fake = test->priv;
+	struct file *file = hvpipe_test_open(test, HMC1);
+	u8 *buf = hvpipe_test_buf(test);
+
+	for (int i = 0; i < ARRAY_SIZE(cases); i++) {
+		hvpipe_test_status(fake, cases[i].status, 1);
+		KUNIT_EXPECT_EQ(test, hvpipe_test_write(file, buf, 49), cases[i].err);
+	}
+	hvpipe_test_expect_works(test, file, HMC1);
+	__fput_sync(file);
+}
+
+static void busy_statuses_are_waited_out(struct kunit *test)
+{
+	static const s32 busy[] = { -2, 9900, 9901 };
+	struct hvpipe_test *fake = test->priv;
+	struct file *file = hvpipe_test_open(test, HMC1);
+	u8 *buf = hvpipe_test_buf(test);
+
+	for (int i = 0; i < ARRAY_SIZE(busy); i++) {
+		hvpipe_test_status(fake, busy[i], 3);
+		KUNIT_EXPECT_EQ(test, hvpipe_test_write(file, buf, 49), 49);
+		KUNIT_EXPECT_EQ(test, fake->busy, 0);
+		hvpipe_test_queue(fake, HMC1, i, 10);
+		hvpipe_test_status(fake, busy[i], 3);
+		hvpipe_test_expect(test, file, i, 10);
+	}
+	__fput_sync(file);
+}
+
+static void a_long_busy_call_yields_to_a_suspend(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *file = hvpipe_test_open(test, HMC1);
+	u8 *buf = hvpipe_test_buf(test);
+
+	fake->pipe.patience = 1;
+	atomic_inc(&fake->pipe.yield);
+	hvpipe_test_status(fake, 9901, 1000);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_write(file, buf, 49), -ENXIO);
+	hvpipe_test_status(fake, 0, 0);
+	hvpipe_test_queue(fake, HMC1, 1, 10);
+	hvpipe_test_status(fake, 9901, 1000);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), -ENXIO);
+	hvpipe_test_status(fake, 0, 0);
+	atomic_dec(&fake->pipe.yield);
+	hvpipe_test_expect(test, file, 1, 10);
+	hvpipe_test_expect_works(test, file, HMC1);
+	__fput_sync(file);
+}
+
+static void read_returns_one_message_a_call(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *file = hvpipe_test_open(test, HMC1);
+
+	hvpipe_test_expect_nothing(test, file);
+	hvpipe_test_queue(fake, HMC1, 1, 1);
+	hvpipe_test_queue(fake, HMC1, 2, 100);
+	hvpipe_test_queue(fake, HMC1, 3, HVPIPE_MAX_PAYLOAD);
+	hvpipe_test_expect(test, file, 1, 1);
+	KUNIT_EXPECT_EQ(test, fake->first, 1);
+	hvpipe_test_expect(test, file, 2, 100);
+	hvpipe_test_expect(test, file, 3, HVPIPE_MAX_PAYLOAD);
+	hvpipe_test_expect_nothing(test, file);
+	__fput_sync(file);
+}
+
+static void a_buffer_without_room_for_the_header_is_refused(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *file = hvpipe_test_open(test, HMC1);
+	u8 *buf = hvpipe_test_buf(test);
+
+	hvpipe_test_queue(fake, HMC1, 1, 10);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, 0), -EINVAL);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, 47), -EINVAL);
+	hvpipe_test_expect(test, file, 1, 10);
+	__fput_sync(file);
+}
+
+static void a_short_buffer_leaves_the_message(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *file = hvpipe_test_open(test, HMC1);
+	struct hvpipe_handle *handle = file->private_data;
+	u8 *buf = hvpipe_test_buf(test);
+
+	hvpipe_test_queue(fake, HMC1, 1, 10);
+	hvpipe_test_queue(fake, HMC1, 2, 20);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, 48), -EMSGSIZE);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, 57), -EMSGSIZE);
+	KUNIT_EXPECT_EQ(test, handle->nheld, 1);
+	KUNIT_EXPECT_TRUE(test, hvpipe_test_poll(file) & EPOLLIN);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, 58), 58);
+	hvpipe_test_expect(test, file, 2, 20);
+	hvpipe_test_expect_works(test, file, HMC1);
+	__fput_sync(file);
+}
+
+static void a_faulting_buffer_leaves_the_message(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *file = hvpipe_test_open(test, HMC1);
+	struct kiocb iocb;
+	struct iov_iter iter;
+	unsigned long addr;
+	ssize_t ret;
+
+	/* The page behind is not mapped, and this one not present yet. */
+	addr = kunit_vm_mmap(test, NULL, 0, PAGE_SIZE, PROT_READ | PROT_WRITE,
+			     MAP_ANONYMOUS | MAP_PRIVATE, 0);
+	KUNIT_ASSERT_NE(test, addr, 0);
+	init_sync_kiocb(&iocb, file);
+
+	hvpipe_test_queue(fake, HMC1, 1, 10);
+	for (int i = 0; i < 2; i++) {
+		iov_iter_ubuf(&iter, ITER_DEST, (void __user *)(addr + PAGE_SIZE - 50), 100);
+		ret = hvpipe_handle_read_iter(&iocb, &iter);
+		KUNIT_EXPECT_EQ(test, ret, -EFAULT);
+		KUNIT_EXPECT_TRUE(test, hvpipe_test_poll(file) & EPOLLIN);
+	}
+	iov_iter_ubuf(&iter, ITER_DEST, (void __user *)addr, 100);
+	ret = hvpipe_handle_read_iter(&iocb, &iter);
+	KUNIT_EXPECT_EQ(test, ret, 58);
+
+	iov_iter_ubuf(&iter, ITER_SOURCE, (void __user *)(addr + PAGE_SIZE - 50), 100);
+	ret = hvpipe_handle_write_iter(&iocb, &iter);
+	KUNIT_EXPECT_EQ(test, ret, -EFAULT);
+	iov_iter_ubuf(&iter, ITER_SOURCE, (void __user *)addr, 100);
+	ret = hvpipe_handle_write_iter(&iocb, &iter);
+	KUNIT_EXPECT_EQ(test, ret, 100);
+	hvpipe_test_expect_works(test, file, HMC1);
+	__fput_sync(file);
+}
+
+static void a_message_goes_to_the_source_that_receive_names(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *one = hvpipe_test_open(test, HMC1);
+	struct file *two = hvpipe_test_open(test, HMC2);
+	u8 *buf = hvpipe_test_buf(test);
+
+	hvpipe_test_queue(fake, HMC1, 1, 10);
+	fake->label = HMC2;
+	KUNIT_EXPECT_EQ(test, hvpipe_test_read(one, buf, SZ_4K), 0);
+	KUNIT_EXPECT_NULL(test, memchr_inv(buf, 0xa5, HVPIPE_HDR_LEN + SZ_4K));
+	hvpipe_test_expect(test, two, 1, 10);
+
+	/* Its own message was not announced again, and comes all the same. */
+	hvpipe_test_queue(fake, HMC1, 2, 20);
+	hvpipe_test_expect(test, one, 2, 20);
+	hvpipe_test_expect_works(test, two, HMC2);
+	hvpipe_test_expect_works(test, one, HMC1);
+	__fput_sync(one);
+	__fput_sync(two);
+}
+
+static void a_message_for_nobody_is_dropped_and_counted(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *file = hvpipe_test_open(test, HMC1);
+	u8 *buf = hvpipe_test_buf(test);
+
+	hvpipe_test_queue(fake, HMC1, 1, 10);
+	fake->label = HMC2;
+	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), 0);
+	KUNIT_EXPECT_EQ(test, atomic_long_read(&fake->pipe.dropped), 1);
+
+	/* Announced, but nobody has it open: the work takes it. */
+	hvpipe_test_queue(fake, HMC2, 2, 10);
+	hvpipe_test_queue(fake, HMC1, 3, 30);
+	KUNIT_EXPECT_EQ(test, fake->queued, 1);
+	hvpipe_test_work(fake);
+	KUNIT_EXPECT_EQ(test, atomic_long_read(&fake->pipe.dropped), 2);
+	hvpipe_test_expect(test, file, 3, 30);
+	hvpipe_test_expect_works(test, file, HMC1);
+	__fput_sync(file);
+}
+
+static void close_takes_the_pending_message_out_of_the_pipe(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *one = hvpipe_test_open(test, HMC1);
+	struct file *two = hvpipe_test_open(test, HMC2);
+	u8 *buf = hvpipe_test_buf(test);
+
+	hvpipe_test_queue(fake, HMC1, 1, 10);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_read(one, buf, 48), -EMSGSIZE);
+	hvpipe_test_queue(fake, HMC1, 2, 20);
+	hvpipe_test_queue(fake, HMC2, 3, 30);
+	__fput_sync(one);
+	KUNIT_EXPECT_EQ(test, atomic_long_read(&fake->pipe.dropped), 2);
+	hvpipe_test_expect(test, two, 3, 30);
+
+	one = hvpipe_test_open(test, HMC1);
+	hvpipe_test_expect_nothing(test, one);
+	hvpipe_test_expect_works(test, one, HMC1);
+	__fput_sync(one);
+	__fput_sync(two);
+}
+
+static void what_close_cannot_receive_is_received_later(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *one = hvpipe_test_open(test, HMC1);
+	struct file *two = hvpipe_test_open(test, HMC2);
+
+	fake->pipe.patience = 1;
+	hvpipe_test_queue(fake, HMC1, 1, 10);
+	hvpipe_test_queue(fake, HMC2, 2, 20);
+	hvpipe_test_status(fake, 9901, 1000);
+	__fput_sync(one);
+	KUNIT_EXPECT_EQ(test, fake->queued, 1);
+
+	hvpipe_test_status(fake, -1, 2);
+	hvpipe_test_work(fake);
+	KUNIT_EXPECT_EQ(test, fake->delay, HVPIPE_RETRY_MIN);
+	hvpipe_test_work(fake);
+	KUNIT_EXPECT_EQ(test, fake->delay, 2 * HVPIPE_RETRY_MIN);
+	KUNIT_EXPECT_EQ(test, fake->queued, 3);
+	hvpipe_test_work(fake);
+	KUNIT_EXPECT_EQ(test, fake->queued, 3);
+	KUNIT_EXPECT_EQ(test, atomic_long_read(&fake->pipe.dropped), 1);
+	hvpipe_test_expect(test, two, 2, 20);
+	__fput_sync(two);
+}
+
+static void a_failed_receive_leaves_the_message_announced(struct kunit *test)
+{
+	static const struct { s32 status; int err; } cases[] = {
+		{ -1, -EIO }, { -3, -EINVAL }, { -5, -EOPNOTSUPP }, { 2, -EIO },
+	};
+	struct hvpipe_test *fake = test->priv;
+	struct file *file = hvpipe_test_open(test, HMC1);
+	u8 *buf = hvpipe_test_buf(test);
+
+	for (int i = 0; i < ARRAY_SIZE(cases); i++) {
+		hvpipe_test_queue(fake, HMC1, i, 10);
+		hvpipe_test_status(fake, cases[i].status, 1);
+		KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), cases[i].err);
+		hvpipe_test_expect(test, file, i, 10);
+	}
+	hvpipe_test_expect_nothing(test, file);
+	__fput_sync(file);
+}
+
+static void a_length_beyond_the_buffer_is_not_believed(struct kunit *test)
+{
+	static const u32 lengths[] = { 4089, 4096, 4097, 0x80000000, ~0 };
+	struct hvpipe_test *fake = test->priv;
+	struct file *file = hvpipe_test_open(test, HMC1);
+	u8 *buf = hvpipe_test_buf(test);
+
+	for (int i = 0; i < ARRAY_SIZE(lengths); i++) {
+		hvpipe_test_queue(fake, HMC1, i, 10);
+		fake->written = lengths[i];
+		KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), -EIO);
+		KUNIT_EXPECT_NULL(test, memchr_inv(buf, 0xa5, HVPIPE_HDR_LEN + SZ_4K));
+	}
+	hvpipe_test_expect_works(test, file, HMC1);
+	__fput_sync(file);
+}
+
+static void a_lost_connection_is_told_once_and_last(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *file = hvpipe_test_open(test, HMC1);
+
+	hvpipe_test_queue(fake, HMC1, 1, 10);
+	hvpipe_test_event(fake, HMC1, HVPIPE_EVENT_LOST);
+	hvpipe_test_expect(test, file, 1, 10);
+	hvpipe_test_expect_lost(test, file);
+	hvpipe_test_expect_nothing(test, file);
+
+	/* Of a source that nobody has open, nobody is told. */
+	hvpipe_test_event(fake, HMC2, HVPIPE_EVENT_LOST);
+	KUNIT_EXPECT_EQ(test, fake->queued, 0);
+	hvpipe_test_expect_works(test, file, HMC1);
+	__fput_sync(file);
+}
+
+static void an_event_may_tell_of_a_message_and_a_loss(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *file = hvpipe_test_open(test, HMC1);
+
+	fake->announced = true;
+	hvpipe_test_queue(fake, HMC1, 1, 10);
+	hvpipe_test_event(fake, HMC1, HVPIPE_EVENT_MSG | HVPIPE_EVENT_LOST);
+	hvpipe_test_expect(test, file, 1, 10);
+	hvpipe_test_expect_lost(test, file);
+	hvpipe_test_expect_works(test, file, HMC1);
+	__fput_sync(file);
+}
+
+static void events_that_tell_nothing_new_do_no_harm(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *file = hvpipe_test_open(test, HMC1);
+	u8 *buf = hvpipe_test_buf(test);
+
+	/* A spurious interrupt, an announcement of nothing, and one twice */
+	KUNIT_EXPECT_EQ(test, hvpipe_fetch_event(&fake->pipe), 0);
+	hvpipe_test_event(fake, HMC1, HVPIPE_EVENT_MSG);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), 0);
+	hvpipe_test_queue(fake, HMC1, 1, 10);
+	hvpipe_test_event(fake, HMC1, HVPIPE_EVENT_MSG);
+	hvpipe_test_expect(test, file, 1, 10);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), 0);
+	hvpipe_test_expect_works(test, file, HMC1);
+	__fput_sync(file);
+}
+
+static void no_extended_log(u8 *log) { put_unaligned_be32(0, log + TEST_LOG_EXT_LEN); }
+static void endless_log(u8 *log) { put_unaligned_be32(~0, log + TEST_LOG_EXT_LEN); }
+static void cut_log(u8 *log) { put_unaligned_be32(TEST_LOG_END - 9, log + TEST_LOG_EXT_LEN); }
+static void wrong_type(u8 *log) { log[TEST_LOG_TYPE] = RTAS_TYPE_HOTPLUG; }
+static void wrong_format(u8 *log) { log[TEST_LOG_FORMAT] = 0x8d; }
+static void wrong_company(u8 *log) { log[TEST_LOG_COMPANY] = 'J'; }
+static void no_section(u8 *log) { log[TEST_LOG_PE] = 'X'; }
+static void section_of_nothing(u8 *log) { put_unaligned_be16(0, log + TEST_LOG_SECTIONS + 2); }
+static void section_beyond(u8 *log) { put_unaligned_be16(999, log + TEST_LOG_SECTIONS + 2); }
+static void short_section(u8 *log) { put_unaligned_be16(8 + 4, log + TEST_LOG_PE + 2); }
+static void type_none(u8 *log) { log[TEST_LOG_PE + 12] &= ~HVPIPE_EVENT_MSG; }
+static void type_unknown(u8 *log) { log[TEST_LOG_PE + 12] = 0x80; }
+static void type_unknown_too(u8 *log) { log[TEST_LOG_PE + 12] |= 0xfc; }
+static void source_unknown(u8 *log) { log[TEST_LOG_PE + 9] = 0x33; }
+
+static void a_malformed_event_loses_no_message(struct kunit *test)
+{
+	static void (*const mangle[])(u8 *log) = {
+		no_extended_log, cut_log, wrong_type, wrong_format, wrong_company,
+		no_section, section_of_nothing, section_beyond, short_section,
+		type_none, type_unknown, type_unknown_too, source_unknown,
+	};
+	struct hvpipe_test *fake = test->priv;
+	struct file *one = hvpipe_test_open(test, HMC1);
+	struct file *two = hvpipe_test_open(test, HMC2);
+
+	for (int i = 0; i < ARRAY_SIZE(mangle); i++) {
+		fake->first = 0;
+		fake->end = 0;
+		fake->mangle = mangle[i];
+		hvpipe_test_queue(fake, HMC1, i, 10);
+		hvpipe_test_queue(fake, HMC2, i, 20);
+		KUNIT_EXPECT_GT_MSG(test, fake->queued, 0, "case %d", i);
+		hvpipe_test_work(fake);
+		hvpipe_test_expect(test, one, i, 10);
+		hvpipe_test_expect(test, two, i, 20);
+		clear_bit(HVPIPE_ANNOUNCED, &((struct hvpipe_handle *)one->private_data)->flags);
+		hvpipe_test_expect_nothing(test, one);
+		hvpipe_test_expect_nothing(test, two);
+		fake->queued = 0;
+	}
+
+	/* Sections are looked for in the buffer only, however long the log. */
+	fake->first = 0;
+	fake->end = 0;
+	fake->mangle = endless_log;
+	hvpipe_test_queue(fake, HMC1, 1, 10);
+	hvpipe_test_expect(test, one, 1, 10);
+	__fput_sync(one);
+	__fput_sync(two);
+}
+
+static void an_event_that_firmware_does_not_yield_is_fetched_later(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *file = hvpipe_test_open(test, HMC1);
+
+	hvpipe_test_status(fake, -2, 3);
+	hvpipe_test_queue(fake, HMC1, 1, 10);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_poll(file), EPOLLOUT);
+	hvpipe_test_work(fake);
+	hvpipe_test_work(fake);
+	KUNIT_EXPECT_EQ(test, fake->queued, 3);
+	hvpipe_test_work(fake);
+	KUNIT_EXPECT_EQ(test, fake->queued, 3);
+	hvpipe_test_expect(test, file, 1, 10);
+	hvpipe_test_expect_works(test, file, HMC1);
+	__fput_sync(file);
+}
+
+static void a_suspended_pipe_refuses_calls_and_keeps_messages(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *one = hvpipe_test_open(test, HMC1);
+	struct file *two = hvpipe_test_open(test, HMC2);
+	u8 *buf = hvpipe_test_buf(test);
+
+	hvpipe_test_queue(fake, HMC1, 1, 10);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_read(one, buf, 48), -EMSGSIZE);
+	hvpipe_test_queue(fake, HMC2, 2, 20);
+	hvpipe_disable(&fake->pipe, HVPIPE_SUSPENDED);
+
+	KUNIT_EXPECT_FALSE(test, fake->enabled);
+	KUNIT_EXPECT_EQ(test, PTR_ERR(hvpipe_create(&fake->pipe, 0x02000003)), -ENXIO);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_write(two, buf, 49), -ENXIO);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_read(two, buf, SZ_4K), -ENXIO);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_poll(one), EPOLLIN | EPOLLRDHUP);
+	hvpipe_test_expect(test, one, 1, 10);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_poll(one), EPOLLRDHUP);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_read(one, buf, SZ_4K), -ENXIO);
+
+	hvpipe_start(&fake->pipe);
+	KUNIT_EXPECT_TRUE(test, fake->enabled);
+	hvpipe_test_expect(test, two, 2, 20);
+	hvpipe_test_expect_works(test, one, HMC1);
+	hvpipe_test_expect_works(test, two, HMC2);
+	__fput_sync(one);
+	__fput_sync(two);
+}
+
+static void resume_forgets_announcements_from_before(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *file = hvpipe_test_open(test, HMC1);
+
+	hvpipe_test_queue(fake, HMC1, 1, 10);
+	hvpipe_disable(&fake->pipe, HVPIPE_SUSPENDED);
+	fake->first = fake->end;
+	hvpipe_start(&fake->pipe);
+	hvpipe_test_expect_nothing(test, file);
+	hvpipe_test_expect_works(test, file, HMC1);
+	__fput_sync(file);
+}
+
+static void enabling_is_tried_until_it_succeeds(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *file = hvpipe_test_open(test, HMC1);
+	u8 *buf = hvpipe_test_buf(test);
+
+	hvpipe_disable(&fake->pipe, HVPIPE_SUSPENDED);
+	hvpipe_test_status(fake, -EOPNOTSUPP, 13);
+	hvpipe_start(&fake->pipe);
+	for (int i = 0; i < 12; i++) {
+		KUNIT_EXPECT_EQ(test, hvpipe_test_write(file, buf, 49), -ENXIO);
+		KUNIT_EXPECT_EQ(test, hvpipe_test_poll(file), EPOLLRDHUP);
+		hvpipe_test_work(fake);
+		KUNIT_EXPECT_EQ(test, fake->delay,
+				min(HVPIPE_RETRY_MIN << i, HVPIPE_RETRY_MAX));
+	}
+	KUNIT_EXPECT_EQ(test, fake->queued, 13);
+	hvpipe_test_work(fake);
+	KUNIT_EXPECT_EQ(test, fake->queued, 13);
+	hvpipe_test_expect_works(test, file, HMC1);
+	__fput_sync(file);
+}
+
+static void a_suspend_ends_the_attempts_to_enable(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+
+	hvpipe_disable(&fake->pipe, HVPIPE_SUSPENDED);
+	hvpipe_test_status(fake, -EIO, 1);
+	hvpipe_start(&fake->pipe);
+	hvpipe_disable(&fake->pipe, HVPIPE_SUSPENDED);
+	hvpipe_test_work(fake);
+	KUNIT_EXPECT_FALSE(test, fake->enabled);
+	KUNIT_EXPECT_EQ(test, fake->pipe.state, HVPIPE_SUSPENDED);
+}
+
+static struct kunit_case hvpipe_test_cases[] = {
+	KUNIT_CASE(only_an_hmc_gets_a_handle),
+	KUNIT_CASE(a_source_has_one_handle),
+	KUNIT_CASE(write_sends_the_payload_without_the_header),
+	KUNIT_CASE(write_refuses_sizes_that_no_message_has),
+	KUNIT_CASE(write_says_what_firmware_said),
+	KUNIT_CASE(busy_statuses_are_waited_out),
+	KUNIT_CASE(a_long_busy_call_yields_to_a_suspend),
+	KUNIT_CASE(read_returns_one_message_a_call),
+	KUNIT_CASE(a_buffer_without_room_for_the_header_is_refused),
+	KUNIT_CASE(a_short_buffer_leaves_the_message),
+	KUNIT_CASE(a_faulting_buffer_leaves_the_message),
+	KUNIT_CASE(a_message_goes_to_the_source_that_receive_names),
+	KUNIT_CASE(a_message_for_nobody_is_dropped_and_counted),
+	KUNIT_CASE(close_takes_the_pending_message_out_of_the_pipe),
+	KUNIT_CASE(what_close_cannot_receive_is_received_later),
+	KUNIT_CASE(a_failed_receive_leaves_the_message_announced),
+	KUNIT_CASE(a_length_beyond_the_buffer_is_not_believed),
+	KUNIT_CASE(a_lost_connection_is_told_once_and_last),
+	KUNIT_CASE(an_event_may_tell_of_a_message_and_a_loss),
+	KUNIT_CASE(events_that_tell_nothing_new_do_no_harm),
+	KUNIT_CASE(a_malformed_event_loses_no_message),
+	KUNIT_CASE(an_event_that_firmware_does_not_yield_is_fetched_later),
+	KUNIT_CASE(a_suspended_pipe_refuses_calls_and_keeps_messages),
+	KUNIT_CASE(resume_forgets_announcements_from_before),
+	KUNIT_CASE(enabling_is_tried_until_it_succeeds),
+	KUNIT_CASE(a_suspend_ends_the_attempts_to_enable),
+	{ }
+};
+
+/*
+ * The stubs stand for the functions wherever the test's task calls them, also
+ * in interrupts on top of it: keep the real hypervisor, if there is one, from
+ * raising any.
+ */
+static int hvpipe_test_suite_init(struct kunit_suite *suite)
+{
+	papr_hvpipe_suspend();
+	return 0;
+}
+
+static void hvpipe_test_suite_exit(struct kunit_suite *suite)
+{
+	papr_hvpipe_resume();
+}
+
+static int hvpipe_test_init(struct kunit *test)
+{
+	struct hvpipe_test *fake;
+
+	fake = kunit_kzalloc(test, sizeof(*fake), GFP_KERNEL);
+	if (!fake)
+		return -ENOMEM;
+	fake->pipe.area = kunit_kzalloc(test, sizeof(*fake->pipe.area), GFP_KERNEL);
+	if (!fake->pipe.area)
+		return -ENOMEM;
+	xa_init_flags(&fake->pipe.sources, XA_FLAGS_LOCK_IRQ);
+	spin_lock_init(&fake->pipe.event_lock);
+	fake->pipe.patience = HVPIPE_PATIENCE;
+	fake->pipe.retry = HVPIPE_RETRY_MIN;
+	test->priv = fake;
+
+	kunit_activate_static_stub(test, rtas_ibm_send_hvpipe_msg, fake_send);
+	kunit_activate_static_stub(test, rtas_ibm_receive_hvpipe_msg, fake_receive);
+	kunit_activate_static_stub(test, rtas_check_exception_hvpipe, fake_check_exception);
+	kunit_activate_static_stub(test, hvpipe_set_enable, fake_set_enable);
+	kunit_activate_static_stub(test, hvpipe_queue_work, fake_queue_work);
+	hvpipe_start(&fake->pipe);
+	return 0;
+}
+
+static void hvpipe_test_exit(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+
+	if (!fake)
+		return;
+	KUNIT_EXPECT_EQ(test, fake->pipe.handles, 0);
+	xa_destroy(&fake->pipe.sources);
+	kfree(fake->pipe.spare);
+}
+
+static struct kunit_suite hvpipe_test_suite = {
+	.name = "papr-hvpipe",
+	.suite_init = hvpipe_test_suite_init,
+	.suite_exit = hvpipe_test_suite_exit,
+	.init = hvpipe_test_init,
+	.exit = hvpipe_test_exit,
+	.test_cases = hvpipe_test_cases,
+};
+
+kunit_test_suite(hvpipe_test_suite);
