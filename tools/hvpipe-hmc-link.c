@@ -1,0 +1,711 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* The link from an HMC to one source of the hypervisor. What it promises is in hvpipe-hmc-link.h. */
+#include "hvpipe-hmc-link.h"
+
+#include <gio/gunixsocketaddress.h>
+#include <inttypes.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/un.h>
+
+#include "spapr_hvpipe_link.h"
+
+/* Bytes that wait in memory for a peer who does not read: messages stop at the first, answers end the link at the second. */
+#define OUT_MESSAGES_MAX (64 * 1024)
+#define OUT_ANSWERS_MAX (1024 * 1024)
+
+/* A connection that held for so long was a good one: the next retry comes soon. */
+#define GOOD_MS 1000
+
+enum phase {
+	PHASE_WAITING,		/* for the time of the next try */
+	PHASE_CONNECTING,
+	PHASE_HELLO,		/* connected, our STATE is on its way, the hypervisor's has not come */
+	PHASE_UP,
+	PHASE_FINISHING,	/* only what is in `out` still goes; input is read and dropped */
+	PHASE_ENDED,
+};
+
+struct hmc_link {
+	char *address;
+	GSocketConnectable *target;
+	struct hmc_state *state;
+	struct hmc_link_timing timing;
+	const struct hmc_link_ops *ops;
+	void *user;
+
+	enum phase phase;
+	GCancellable *cancel;		/* of the connect under way */
+	GSocketConnection *connection;	/* in PHASE_HELLO, PHASE_UP and PHASE_FINISHING */
+	GSource *input;
+	GSource *output;		/* when the socket takes no more */
+	GSource *flush;			/* when there may be something to send */
+	GSource *retry;
+	GSource *silence;
+	unsigned int retry_ms;
+	gint64 up_since;
+	bool enabled;
+	bool left;			/* a message was left unanswered */
+	bool told;			/* of this outage */
+	bool told_silence;
+
+	uint8_t in[16 * HVPIPE_LINK_MAX_FRAME];
+	size_t in_len;
+	GByteArray *out;
+	const GList *unsent;		/* the next of the pending messages to put into `out`, NULL: none */
+	uint64_t unsent_sequence;	/* its sequence, or of the next message to be queued */
+	uint64_t ever_sent;		/* the highest sequence that any connection of this session may have carried */
+};
+
+const struct hmc_link_timing hmc_link_default_timing = {
+	.retry_min_ms = 250,
+	.retry_max_ms = 5000,
+	.answer_ms = 4000,
+};
+
+static void start_connecting(struct hmc_link *link);
+
+static void changed(struct hmc_link *link)
+{
+	if (link->phase != PHASE_FINISHING)
+		link->ops->changed(link->user);
+}
+
+static void G_GNUC_PRINTF(3, 4) notice(struct hmc_link *link, enum hmc_notice notice, const char *format, ...)
+{
+	char *text;
+	va_list args;
+
+	if (link->phase == PHASE_FINISHING)
+		return;
+	va_start(args, format);
+	text = g_strdup_vprintf(format, args);
+	va_end(args);
+	link->ops->notice(link->user, notice, text);
+	g_free(text);
+}
+
+char *hmc_source_name(uint32_t source)
+{
+	return source >> 16 == 0x0200 ? g_strdup_printf("hmc%u", source & 0xffff) : g_strdup_printf("0x%08x", source);
+}
+
+static void stop_source(GSource **source)
+{
+	if (*source) {
+		g_source_destroy(*source);
+		g_source_unref(*source);
+		*source = NULL;
+	}
+}
+
+static GSource *add_source(GSource *source, GSourceFunc callback, struct hmc_link *link)
+{
+	g_source_set_callback(source, callback, link, NULL);
+	g_source_attach(source, NULL);
+	return source;
+}
+
+static GSource *add_socket_source(struct hmc_link *link, GIOCondition condition, GSocketSourceFunc callback)
+{
+	GSource *source = g_socket_create_source(g_socket_connection_get_socket(link->connection), condition, NULL);
+
+	return add_source(source, G_SOURCE_FUNC(callback), link);
+}
+
+static void disconnect(struct hmc_link *link)
+{
+	stop_source(&link->input);
+	stop_source(&link->output);
+	stop_source(&link->flush);
+	stop_source(&link->retry);
+	stop_source(&link->silence);
+	if (link->connection)
+		g_io_stream_close(G_IO_STREAM(link->connection), NULL, NULL);
+	g_clear_object(&link->connection);
+	g_byte_array_set_size(link->out, 0);
+	link->in_len = 0;
+	link->unsent = NULL;
+	link->enabled = false;
+}
+
+static gboolean on_retry(gpointer user)
+{
+	struct hmc_link *link = user;
+
+	stop_source(&link->retry);
+	start_connecting(link);
+	return G_SOURCE_REMOVE;
+}
+
+/* The connection, or the try to get one, is over. */
+static void try_again(struct hmc_link *link)
+{
+	bool was_up = link->phase == PHASE_UP;
+
+	disconnect(link);
+	if (link->phase == PHASE_FINISHING || link->phase == PHASE_ENDED) {
+		link->phase = PHASE_ENDED;
+		return;
+	}
+	if (was_up && g_get_monotonic_time() - link->up_since >= GOOD_MS * 1000)
+		link->retry_ms = link->timing.retry_min_ms;
+	link->phase = PHASE_WAITING;
+	link->retry = add_source(g_timeout_source_new(link->retry_ms), on_retry, link);
+	link->retry_ms = MIN(2 * link->retry_ms, link->timing.retry_max_ms);
+	changed(link);
+}
+
+/* The connection ended without anybody's fault that we know of. */
+static void lost(struct hmc_link *link, const char *why)
+{
+	if (!link->told && !link->left) {
+		notice(link, HMC_NOTICE_WAIT, "%s: connection lost (%s); connecting again, SIGINT ends", link->address, why);
+		link->told = true;
+	}
+	try_again(link);
+}
+
+static void G_GNUC_PRINTF(2, 3) malformed(struct hmc_link *link, const char *format, ...)
+{
+	char *what;
+	va_list args;
+
+	va_start(args, format);
+	what = g_strdup_vprintf(format, args);
+	va_end(args);
+	notice(link, HMC_NOTICE_ERROR, "%s: the hypervisor sent a malformed frame: %s; closed this connection, connecting again",
+	       link->address, what);
+	g_free(what);
+	link->told = true;
+	try_again(link);
+}
+
+/* The state can no longer be trusted to be what the other side sees: end for good. Takes the error. */
+static void fail(struct hmc_link *link, GError *error)
+{
+	bool finishing = link->phase == PHASE_FINISHING;
+
+	disconnect(link);
+	link->phase = PHASE_ENDED;
+	if (!finishing)
+		link->ops->failed(link->user, error);
+	g_error_free(error);
+}
+
+static void put_frame(struct hmc_link *link, HvpipeLinkType type, uint64_t sequence, const void *payload, size_t len)
+{
+	uint8_t header[HVPIPE_LINK_HEADER_SIZE];
+
+	hvpipe_link_pack_header(header, type, len, sequence);
+	g_byte_array_append(link->out, header, sizeof(header));
+	if (len)
+		g_byte_array_append(link->out, payload, len);
+}
+
+/* Move pending messages to `out` as far as there is room. */
+static void fill(struct hmc_link *link)
+{
+	while (link->phase == PHASE_UP && link->unsent && link->out->len < OUT_MESSAGES_MAX) {
+		GBytes *message = link->unsent->data;
+
+		put_frame(link, HVPIPE_LINK_MESSAGE, link->unsent_sequence, g_bytes_get_data(message, NULL),
+			  g_bytes_get_size(message));
+		link->ever_sent = MAX(link->ever_sent, link->unsent_sequence);
+		link->unsent = link->unsent->next;
+		link->unsent_sequence++;
+	}
+}
+
+static gboolean on_output(GSocket *socket, GIOCondition condition, gpointer user);
+
+static void flush(struct hmc_link *link)
+{
+	GError *error = NULL;
+
+	stop_source(&link->flush);
+	stop_source(&link->output);
+	for (;;) {
+		gssize n;
+
+		fill(link);
+		if (!link->out->len)
+			break;
+		if (!hmc_state_sync(link->state, &error)) {
+			fail(link, error);
+			return;
+		}
+		n = g_socket_send(g_socket_connection_get_socket(link->connection), (const char *)link->out->data,
+				  link->out->len, NULL, &error);
+		if (n < 0 && g_error_matches(error, G_IO_ERROR, G_IO_ERROR_WOULD_BLOCK)) {
+			g_clear_error(&error);
+			link->output = add_socket_source(link, G_IO_OUT, on_output);
+			return;
+		}
+		if (n < 0) {
+			/* Whatever the other side said before it went is still to be read; the input finds the end. */
+			g_clear_error(&error);
+			g_byte_array_set_size(link->out, 0);
+			return;
+		}
+		g_byte_array_remove_range(link->out, 0, n);
+	}
+	if (link->phase == PHASE_FINISHING)
+		g_socket_shutdown(g_socket_connection_get_socket(link->connection), FALSE, TRUE, NULL);
+}
+
+static gboolean on_output(GSocket *socket, GIOCondition condition, gpointer user)
+{
+	(void)socket;
+	(void)condition;
+	flush(user);
+	return G_SOURCE_REMOVE;
+}
+
+static gboolean on_flush(gpointer user)
+{
+	flush(user);
+	return G_SOURCE_REMOVE;
+}
+
+/* Not at once: messages that are queued together share one sync and one write. */
+static void flush_soon(struct hmc_link *link)
+{
+	if (link->flush || link->output || !link->connection)
+		return;
+	link->flush = g_idle_source_new();
+	g_source_set_priority(link->flush, G_PRIORITY_DEFAULT);
+	add_source(link->flush, on_flush, link);
+}
+
+/* The partition has received all up to the sequence. Returns false when the link has ended. */
+static bool acknowledge(struct hmc_link *link, uint64_t sequence)
+{
+	GError *error = NULL;
+
+	/* An older one says nothing new; a hypervisor that does not know the session says 0. */
+	if (sequence <= hmc_state_acknowledged(link->state))
+		return true;
+	if (link->unsent_sequence <= sequence) {
+		link->unsent = NULL;
+		link->unsent_sequence = sequence + 1;
+	}
+	if (!hmc_state_acknowledge(link->state, sequence, &error)) {
+		fail(link, error);
+		return false;
+	}
+	if (link->unsent_sequence == sequence + 1)
+		link->unsent = hmc_state_pending(link->state)->head;
+	changed(link);
+	flush_soon(link);
+	return true;
+}
+
+static bool take_state(struct hmc_link *link, const uint8_t *payload)
+{
+	bool first = link->phase == PHASE_HELLO, enabled;
+	GError *error = NULL;
+	HvpipeLinkHvState s;
+	const char *wrong;
+	uint32_t known;
+	char *name;
+
+	wrong = hvpipe_link_unpack_hv_state(payload, &s);
+	if (!wrong && !s.source)
+		wrong = "source ID zero";
+	if (wrong) {
+		malformed(link, "%s (STATE, source 0x%08x, flags 0x%08x, received %" PRIu64 ")", wrong, s.source, s.flags,
+			  s.received);
+		return false;
+	}
+	if (!hvpipe_link_ack_valid(s.received, link->ever_sent)) {
+		malformed(link, "STATE says that message %" PRIu64 " was received, but the last one sent is %" PRIu64 "%s%s",
+			  s.received, link->ever_sent, hmc_state_path(link->state) ? "; perhaps an old copy of the state file " : "",
+			  hmc_state_path(link->state) ? hmc_state_path(link->state) : "");
+		return false;
+	}
+	known = hmc_state_source(link->state);
+	if (known && known != s.source && first) {
+		const char *path = hmc_state_path(link->state);
+
+		error = g_error_new(G_IO_ERROR, G_IO_ERROR_FAILED, "%s: source 0x%08x is there, but %s%s is the session with source "
+				    "0x%08x; %s", link->address, s.source, path ? "state file " : "this", path ? path : "", known,
+				    path ? "connect to that source, or use another state file" : "start again for the other one");
+		fail(link, error);
+		return false;
+	}
+	if (known && known != s.source) {
+		malformed(link, "STATE of source 0x%08x on the link of source 0x%08x", s.source, known);
+		return false;
+	}
+	if (!hmc_state_bind(link->state, s.source, &error)) {
+		fail(link, error);
+		return false;
+	}
+
+	enabled = s.flags & HVPIPE_LINK_HV_ENABLED;
+	name = hmc_source_name(s.source);
+	if (first) {
+		link->phase = PHASE_UP;
+		link->up_since = g_get_monotonic_time();
+		stop_source(&link->silence);
+		link->unsent = hmc_state_pending(link->state)->head;
+		link->unsent_sequence = hmc_state_acknowledged(link->state) + 1;
+		notice(link, link->told ? HMC_NOTICE_BACK : HMC_NOTICE_DETAIL, "%s: connected to %s (0x%08x), the partition has its pipe %s",
+		       link->address, name, s.source, enabled ? "enabled" : "disabled");
+		link->told = false;
+		link->told_silence = false;
+	} else if (enabled != link->enabled) {
+		notice(link, HMC_NOTICE_DETAIL, "%s: the partition has %s its pipe", name, enabled ? "enabled" : "disabled");
+	}
+	g_free(name);
+	link->enabled = enabled;
+	changed(link);
+	flush_soon(link);
+	return acknowledge(link, s.received);
+}
+
+static bool take_message(struct hmc_link *link, uint64_t sequence, const uint8_t *data, size_t len)
+{
+	uint64_t expected = hmc_state_taken(link->state) + 1;
+	GBytes *reply = NULL;
+	GError *error = NULL;
+	enum hmc_verdict verdict;
+	bool ok;
+
+	switch (hvpipe_link_order(sequence, expected)) {
+	case HVPIPE_LINK_DUPLICATE:
+		/* Sent again, so the answer was lost. Which one it was does not matter any more: its sequence is taken. */
+		put_frame(link, HVPIPE_LINK_ACK, sequence, NULL, 0);
+		flush_soon(link);
+		return true;
+	case HVPIPE_LINK_GAP:
+		malformed(link, "MESSAGE %" PRIu64 " where %" PRIu64 " must come next", sequence, expected);
+		return false;
+	case HVPIPE_LINK_NEXT:
+		break;
+	}
+	if (link->out->len > OUT_ANSWERS_MAX) {
+		lost(link, "the other side sends but does not read");
+		return false;
+	}
+
+	verdict = link->ops->message(link->user, sequence, data, len, &reply);
+	if (verdict == HMC_LEAVE) {
+		link->left = true;
+		stop_source(&link->input);
+		return false;
+	}
+	ok = hmc_state_take(link->state, reply, &error);
+	g_clear_pointer(&reply, g_bytes_unref);
+	if (!ok) {
+		fail(link, error);
+		return false;
+	}
+	put_frame(link, verdict == HMC_TAKE ? HVPIPE_LINK_ACK : HVPIPE_LINK_NACK, sequence, NULL, 0);
+	if (!link->unsent && link->unsent_sequence <= hmc_state_queued(link->state))
+		link->unsent = hmc_state_pending(link->state)->tail;
+	changed(link);
+	flush_soon(link);
+	return true;
+}
+
+/* Returns false when there is nothing more to be read from this connection. */
+static bool take_frame(struct hmc_link *link, const HvpipeLinkHeader *header, const uint8_t *payload)
+{
+	if (header->type == HVPIPE_LINK_STATE)
+		return take_state(link, payload);
+	if (link->phase == PHASE_HELLO) {
+		malformed(link, "%s before STATE", hvpipe_link_type_name(header->type));
+		return false;
+	}
+	if (header->type == HVPIPE_LINK_MESSAGE)
+		return take_message(link, header->sequence, payload, header->length);
+
+	if (!hvpipe_link_ack_valid(header->sequence, link->ever_sent)) {
+		malformed(link, "ACK of message %" PRIu64 ", but the last one sent is %" PRIu64, header->sequence, link->ever_sent);
+		return false;
+	}
+	return acknowledge(link, header->sequence);
+}
+
+static void take_frames(struct hmc_link *link)
+{
+	size_t used = 0;
+
+	while (link->in_len - used >= HVPIPE_LINK_HEADER_SIZE) {
+		const uint8_t *frame = link->in + used;
+		HvpipeLinkHeader header;
+		const char *wrong;
+
+		hvpipe_link_unpack_header(frame, &header);
+		wrong = hvpipe_link_check_header(&header, HVPIPE_LINK_FROM_HV);
+		if (wrong) {
+			malformed(link, "%s (version %u, type %u %s, length %u, reserved 0x%x, sequence %" PRIu64 ")", wrong,
+				  header.version, header.type, hvpipe_link_type_name(header.type), header.length,
+				  header.reserved, header.sequence);
+			return;
+		}
+		if (link->in_len - used < HVPIPE_LINK_HEADER_SIZE + (size_t)header.length)
+			break;
+		if (!take_frame(link, &header, frame + HVPIPE_LINK_HEADER_SIZE))
+			return;
+		used += HVPIPE_LINK_HEADER_SIZE + header.length;
+	}
+	link->in_len -= used;
+	memmove(link->in, link->in + used, link->in_len);
+}
+
+static gboolean on_input(GSocket *socket, GIOCondition condition, gpointer user)
+{
+	struct hmc_link *link = user;
+	GError *error = NULL;
+	char why[64];
+	gssize n;
+
+	(void)condition;
+	/* take_frames() leaves less than one frame behind, so there is room. */
+	n = g_socket_receive(socket, (char *)link->in + link->in_len, sizeof(link->in) - link->in_len, NULL, &error);
+	if (n < 0 && g_error_matches(error, G_IO_ERROR, G_IO_ERROR_WOULD_BLOCK)) {
+		g_clear_error(&error);
+		return G_SOURCE_CONTINUE;
+	}
+	if (n < 0) {
+		lost(link, error->message);
+		g_clear_error(&error);
+		return G_SOURCE_REMOVE;
+	}
+	if (n == 0) {
+		g_snprintf(why, sizeof(why), link->in_len ? "closed by the other side %zu bytes into a frame" :
+			   "closed by the other side", link->in_len);
+		lost(link, why);
+		return G_SOURCE_REMOVE;
+	}
+	if (link->phase == PHASE_FINISHING)
+		return G_SOURCE_CONTINUE;
+	link->in_len += n;
+	take_frames(link);
+	/* When the connection ended, its sources were destroyed; the return value does not matter then. */
+	return G_SOURCE_CONTINUE;
+}
+
+static gboolean on_silence(gpointer user)
+{
+	struct hmc_link *link = user;
+
+	stop_source(&link->silence);
+	if (link->told_silence)
+		return G_SOURCE_REMOVE;
+	if (link->phase == PHASE_HELLO)
+		notice(link, HMC_NOTICE_WAIT, "%s: connected, but nobody answers: another HMC may be connected there (QEMU serves one at a "
+		       "time), or it is no source's socket; waiting, SIGINT ends", link->address);
+	else
+		notice(link, HMC_NOTICE_WAIT, "%s: connecting takes long; waiting, SIGINT ends", link->address);
+	link->told = true;
+	link->told_silence = true;
+	return G_SOURCE_REMOVE;
+}
+
+static void on_connected(GObject *client, GAsyncResult *result, gpointer user)
+{
+	struct hmc_link *link = user;
+	GError *error = NULL;
+	uint8_t hello[HVPIPE_LINK_HEADER_SIZE + HVPIPE_LINK_HMC_STATE_SIZE];
+	HvpipeLinkHmcState s = {
+		.session = hmc_state_session(link->state),
+		.taken = hmc_state_taken(link->state),
+		.first = hmc_state_acknowledged(link->state) + 1,
+	};
+	GSocket *socket;
+
+	link->connection = g_socket_client_connect_finish(G_SOCKET_CLIENT(client), result, &error);
+	g_clear_object(&link->cancel);
+	if (link->phase != PHASE_CONNECTING) {
+		/* Cancelled: the link is about to be freed. */
+		g_clear_object(&link->connection);
+		g_clear_error(&error);
+		return;
+	}
+	if (!link->connection) {
+		if (!link->told && g_error_matches(error, G_IO_ERROR, G_IO_ERROR_WOULD_BLOCK))
+			notice(link, HMC_NOTICE_WAIT, "%s: others wait there already, and QEMU serves one HMC at a time; trying again, "
+			       "SIGINT ends", link->address);
+		else if (!link->told)
+			notice(link, HMC_NOTICE_WAIT, "waiting for %s: %s; trying again, SIGINT ends", link->address, error->message);
+		link->told = true;
+		g_clear_error(&error);
+		try_again(link);
+		return;
+	}
+
+	socket = g_socket_connection_get_socket(link->connection);
+	g_socket_set_blocking(socket, FALSE);
+	g_socket_set_keepalive(socket, TRUE);
+	if (g_socket_get_family(socket) != G_SOCKET_FAMILY_UNIX)
+		g_socket_set_option(socket, IPPROTO_TCP, TCP_NODELAY, 1, NULL);
+	link->phase = PHASE_HELLO;
+	link->left = false;
+	link->input = add_socket_source(link, G_IO_IN, on_input);
+	g_byte_array_append(link->out, hello, hvpipe_link_pack_hmc_state(hello, &s));
+	changed(link);
+	flush_soon(link);
+}
+
+static void start_connecting(struct hmc_link *link)
+{
+	GSocketClient *client = g_socket_client_new();
+
+	link->phase = PHASE_CONNECTING;
+	link->cancel = g_cancellable_new();
+	link->silence = add_source(g_timeout_source_new(link->timing.answer_ms), on_silence, link);
+	g_socket_client_set_enable_proxy(client, FALSE);
+	g_socket_client_connect_async(client, link->target, link->cancel, on_connected, link);
+	g_object_unref(client);
+}
+
+static GSocketConnectable *parse_unix(const char *path, GError **error)
+{
+	if (!*path || strlen(path) >= sizeof(((struct sockaddr_un *)NULL)->sun_path)) {
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT, "address '%s': a path of %zu bytes; a socket's has 1 to %zu, "
+			    "so a shorter one is needed (a relative one, say)", path, strlen(path),
+			    sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1);
+		return NULL;
+	}
+	return G_SOCKET_CONNECTABLE(g_unix_socket_address_new(path));
+}
+
+static GSocketConnectable *parse_tcp(const char *text, GError **error)
+{
+	const char *colon = strrchr(text, ':');
+	GSocketConnectable *target;
+	guint64 port;
+
+	if (!colon || colon == text || !g_ascii_string_to_unsigned(colon + 1, 10, 1, 65535, &port, NULL)) {
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT, "address '%s': HOST:PORT with a port from 1 to 65535 is needed",
+			    text);
+		return NULL;
+	}
+	target = g_network_address_parse(text, port, NULL);
+	if (!target)
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT, "address '%s': no host name or IP address (write IPv6 as "
+			    "[::1]:4321)", text);
+	return target;
+}
+
+static GSocketConnectable *parse_address(const char *address, GError **error)
+{
+	const char *colon = strrchr(address, ':');
+
+	if (g_str_has_prefix(address, "unix:"))
+		return parse_unix(address + strlen("unix:"), error);
+	if (g_str_has_prefix(address, "tcp:"))
+		return parse_tcp(address + strlen("tcp:"), error);
+	if (colon && colon[1] && strspn(colon + 1, "0123456789") == strlen(colon + 1) && !strchr(address, '/'))
+		return parse_tcp(address, error);
+	return parse_unix(address, error);
+}
+
+struct hmc_link *hmc_link_new(const char *address, struct hmc_state *state, const struct hmc_link_timing *timing,
+			      const struct hmc_link_ops *ops, void *user, GError **error)
+{
+	GSocketConnectable *target = parse_address(address, error);
+	struct hmc_link *link;
+
+	if (!target)
+		return NULL;
+	link = g_new0(struct hmc_link, 1);
+	link->address = g_strdup(address);
+	link->target = target;
+	link->state = state;
+	link->timing = *timing;
+	link->ops = ops;
+	link->user = user;
+	link->phase = PHASE_WAITING;
+	link->retry_ms = timing->retry_min_ms;
+	link->out = g_byte_array_new();
+	link->unsent_sequence = hmc_state_acknowledged(state) + 1;
+	/* An earlier process may have sent all that it kept. */
+	link->ever_sent = hmc_state_queued(state);
+	return link;
+}
+
+void hmc_link_start(struct hmc_link *link)
+{
+	g_assert(link->phase == PHASE_WAITING && !link->retry);
+	start_connecting(link);
+}
+
+bool hmc_link_send(struct hmc_link *link, const void *data, size_t len, GError **error)
+{
+	GBytes *message = g_bytes_new(data, len);
+	bool ok = hmc_state_queue(link->state, message, error);
+
+	g_bytes_unref(message);
+	if (!ok)
+		return false;
+	if (link->phase == PHASE_UP) {
+		if (!link->unsent)
+			link->unsent = hmc_state_pending(link->state)->tail;
+		flush_soon(link);
+	}
+	return true;
+}
+
+bool hmc_link_is_up(const struct hmc_link *link)
+{
+	return link->phase == PHASE_UP;
+}
+
+bool hmc_link_is_enabled(const struct hmc_link *link)
+{
+	return link->enabled;
+}
+
+const char *hmc_link_address(const struct hmc_link *link)
+{
+	return link->address;
+}
+
+static gboolean on_finish_timeout(gpointer user)
+{
+	*(bool *)user = true;
+	return G_SOURCE_REMOVE;
+}
+
+void hmc_link_finish(struct hmc_link *link, unsigned int timeout_ms)
+{
+	bool timed_out = false;
+	GSource *timeout;
+
+	if (link->phase == PHASE_UP) {
+		timeout = g_timeout_source_new(timeout_ms);
+		g_source_set_callback(timeout, on_finish_timeout, &timed_out, NULL);
+		g_source_attach(timeout, NULL);
+		link->phase = PHASE_FINISHING;
+		if (!link->input)
+			link->input = add_socket_source(link, G_IO_IN, on_input);
+		link->in_len = 0;
+		flush(link);
+		while (link->phase == PHASE_FINISHING && !timed_out)
+			g_main_context_iteration(NULL, TRUE);
+		g_source_destroy(timeout);
+		g_source_unref(timeout);
+	}
+	disconnect(link);
+	link->phase = PHASE_ENDED;
+	if (link->cancel) {
+		g_cancellable_cancel(link->cancel);
+		while (link->cancel)
+			g_main_context_iteration(NULL, TRUE);
+	}
+}
+
+void hmc_link_free(struct hmc_link *link)
+{
+	hmc_link_finish(link, 0);
+	g_object_unref(link->target);
+	g_byte_array_unref(link->out);
+	g_free(link->address);
+	g_free(link);
+}

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The link from an HMC to one source of the hypervisor: connect, reconnect, resume the session, send what is pending, take
+ * what comes. The frames are in spapr_hvpipe_link.h, what outlives a connection in hvpipe-hmc-state.h. Everything runs in
+ * the default GMainContext; nothing here prints.
+ *
+ * Nothing goes out before what it rests on is on stable storage: the state is synced before each write to the socket.
+ */
+#ifndef HVPIPE_HMC_LINK_H
+#define HVPIPE_HMC_LINK_H
+
+#include <gio/gio.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "hvpipe-hmc-state.h"
+
+struct hmc_link;
+
+enum hmc_verdict {
+	HMC_TAKE,	/* it is where it must go, on stable storage if the state is a file */
+	HMC_REFUSE,	/* nobody takes it: the partition's send fails */
+	HMC_LEAVE,	/* no answer, and no more is read: the program is about to end, the hypervisor keeps the message */
+};
+
+enum hmc_notice {
+	HMC_NOTICE_WAIT,	/* once an outage: what is waited for */
+	HMC_NOTICE_BACK,	/* the end of an outage that was told of */
+	HMC_NOTICE_ERROR,	/* the other side did what it must not */
+	HMC_NOTICE_DETAIL,	/* connected, lost, enabled, disabled */
+};
+
+struct hmc_link_ops {
+	/* A message, never one seen before in this session. TAKE may come with a reply of 1 to 4088 bytes. */
+	enum hmc_verdict (*message)(void *user, uint64_t sequence, const void *data, size_t len, GBytes **reply);
+	/* Something that the functions below or the state tell has changed. */
+	void (*changed)(void *user);
+	/* One line for people, without newline. */
+	void (*notice)(void *user, enum hmc_notice notice, const char *text);
+	/* The link has ended for good: the state could not be kept, or it belongs to another source. */
+	void (*failed)(void *user, const GError *error);
+};
+
+struct hmc_link_timing {
+	unsigned int retry_min_ms;	/* before the first try to connect again; it doubles ... */
+	unsigned int retry_max_ms;	/* ... up to this */
+	unsigned int answer_ms;		/* without an answer for so long, say so */
+};
+
+extern const struct hmc_link_timing hmc_link_default_timing;
+
+/**
+ * hmc_link_new() - Make a link; hmc_link_start() begins to connect.
+ * @address: unix:PATH, tcp:HOST:PORT, HOST:PORT, or a path.
+ * @state: outlives the link. Only the link changes it from now on.
+ *
+ * Return: the link, or NULL with @error when the address is none.
+ */
+struct hmc_link *hmc_link_new(const char *address, struct hmc_state *state, const struct hmc_link_timing *timing,
+			      const struct hmc_link_ops *ops, void *user, GError **error);
+void hmc_link_start(struct hmc_link *link);
+
+/* Queue one message of 1 to 4088 bytes. It goes out when the link is up, again and again until acknowledged. */
+bool hmc_link_send(struct hmc_link *link, const void *data, size_t len, GError **error);
+
+bool hmc_link_is_up(const struct hmc_link *link);
+bool hmc_link_is_enabled(const struct hmc_link *link);	/* up, and the partition has its pipe on */
+const char *hmc_link_address(const struct hmc_link *link);
+
+/**
+ * hmc_link_finish() - End the connection in order: what was answered goes out, and the other side reads it to the end.
+ *
+ * Closing at once would not do: QEMU drops what it has not read when it finds its peer gone, acknowledgements too.
+ * Runs the main context, for at most @timeout_ms. No ops are called any more, nothing more is taken.
+ */
+void hmc_link_finish(struct hmc_link *link, unsigned int timeout_ms);
+
+/* Not from within the ops. */
+void hmc_link_free(struct hmc_link *link);
+
+/* "hmc1" for 0x02000001; other sources by their number. */
+char *hmc_source_name(uint32_t source);
+
+#endif
