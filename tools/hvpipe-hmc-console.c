@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* The console of hvpipe-hmc(1): each line is a message, arriving messages are shown above the line being typed. */
+#include "hvpipe-hmc.h"
+
+#include <errno.h>
+#include <glib-unix.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <readline/history.h>
+#include <readline/readline.h>
+
+#define PROMPT "hmc> "
+
+static struct hmc *console;		/* readline's callbacks have no argument for it */
+static bool interactive;
+static bool installed;			/* readline has the terminal */
+static bool visible;			/* and a line on it is being typed */
+static bool ending;			/* no more lines: ends when the partition has received all */
+static GSource *input;
+static GString *line;			/* of a standard input that is no terminal */
+static bool line_too_long;
+
+static const char help_text[] =
+	"Each line is one message to the partition. What comes from there is shown with its number and its length.\n"
+	"  /send FILE   send a file, for `hvpipe recv -d` in the partition\n"
+	"  /status      the connection, the partition's pipe, the messages\n"
+	"  /help        this\n"
+	"  /quit        end, as Ctrl-D does\n"
+	"  //TEXT       a message that begins with a slash: /TEXT\n";
+
+static void stop_input(void)
+{
+	if (input) {
+		g_source_destroy(input);
+		g_source_unref(input);
+		input = NULL;
+	}
+}
+
+static void console_say(struct hmc *hmc, const char *text)
+{
+	(void)hmc;
+	if (visible)
+		rl_clear_visible_line();
+	/* For a program that reads standard output, only messages are there. */
+	fprintf(interactive ? stdout : stderr, interactive ? "%s\n" : "hvpipe-hmc: %s\n", text);
+	if (visible) {
+		fflush(stdout);
+		rl_on_new_line();
+		rl_redisplay();
+	}
+}
+
+/* Give the terminal back as it was. */
+static void leave_terminal(void)
+{
+	if (installed)
+		rl_callback_handler_remove();
+	installed = false;
+	visible = false;
+}
+
+static bool unfinished(struct hmc *hmc)
+{
+	return hmc_outbox_items(hmc->outbox) || hmc_state_pending(hmc->state)->length;
+}
+
+static void end_if_done(struct hmc *hmc)
+{
+	if (ending && !unfinished(hmc))
+		hmc_quit(hmc, EXIT_SUCCESS);
+}
+
+static void end(struct hmc *hmc)
+{
+	ending = true;
+	stop_input();
+	leave_terminal();
+	if (interactive && unfinished(hmc))
+		hmc_say(hmc, "waiting until the partition has received %u messages; Ctrl-C ends at once",
+			MAX(hmc_state_pending(hmc->state)->length, hmc_outbox_items(hmc->outbox)));
+	end_if_done(hmc);
+}
+
+static void show_status(struct hmc *hmc)
+{
+	char *source = hmc_source_name(hmc_state_source(hmc->state));
+
+	hmc_say(hmc, "connection: %s, %s", hmc->address, hmc_link_is_up(hmc->link) ? "up" : "down, trying again");
+	hmc_say(hmc, "source:     %s", hmc_state_source(hmc->state) ? source : "not known yet");
+	hmc_say(hmc, "pipe:       %s", !hmc_link_is_up(hmc->link) ? "not known" :
+		hmc_link_is_enabled(hmc->link) ? "enabled by the partition" : "disabled by the partition");
+	hmc_say(hmc, "session:    %016" PRIx64 ", %s%s", hmc_state_session(hmc->state),
+		hmc->state_path ? "kept in " : "not kept (--state would)", hmc->state_path ? hmc->state_path : "");
+	hmc_say(hmc, "received:   %" PRIu64, hmc_state_taken(hmc->state));
+	hmc_say(hmc, "sent:       %" PRIu64 ", of which the partition received %" PRIu64, hmc_state_queued(hmc->state),
+		hmc_state_acknowledged(hmc->state));
+	g_free(source);
+}
+
+static void command(struct hmc *hmc, char *text)
+{
+	char *argument = text + strcspn(text, " \t");
+	char *error;
+
+	if (*argument)
+		*argument++ = '\0';
+	argument = g_strstrip(argument);
+
+	if (!strcmp(text, "/send") && *argument) {
+		error = hmc_outbox_check(argument, HMC_OUTBOX_FILE);
+		if (error)
+			hmc_say(hmc, "%s; not sent", error);
+		else
+			hmc_outbox_add_path(hmc->outbox, argument, HMC_OUTBOX_FILE);
+		g_free(error);
+	} else if (!strcmp(text, "/send")) {
+		hmc_say(hmc, "/send: which FILE?");
+	} else if (!strcmp(text, "/status")) {
+		show_status(hmc);
+	} else if (!strcmp(text, "/help")) {
+		char *help = g_strndup(help_text, strlen(help_text) - 1);
+
+		hmc_say(hmc, "%s", help);
+		g_free(help);
+	} else if (!strcmp(text, "/quit")) {
+		end(hmc);
+	} else {
+		hmc_say(hmc, "no command '%s': /send, /status, /help or /quit; a message that begins with a slash is typed "
+			"with two: /%s", text, text);
+	}
+}
+
+static void take_line(struct hmc *hmc, char *text, size_t len)
+{
+	if (!len)
+		return;
+	if (text[0] == '/' && (len < 2 || text[1] != '/')) {
+		command(hmc, text);
+		return;
+	}
+	if (text[0] == '/') {
+		text++;
+		len--;
+	}
+	if (len > FILE_MESSAGE_MAX) {
+		hmc_say(hmc, "line of %zu bytes not sent: a message has at most %d; /send can send a file", len, FILE_MESSAGE_MAX);
+		return;
+	}
+	if (hmc_outbox_items(hmc->outbox) >= HMC_OUTBOX_WINDOW && interactive) {
+		hmc_say(hmc, "line not sent: %u wait for the partition already", hmc_outbox_items(hmc->outbox));
+		return;
+	}
+	hmc_outbox_add_line(hmc->outbox, text, len);
+}
+
+static void on_line(char *text)
+{
+	/* The line is over, and readline shows the next prompt after this: what is said now stands between them. */
+	visible = false;
+	if (!text) {
+		putchar('\n');
+		end(console);
+		return;
+	}
+	if (*text)
+		add_history(text);
+	take_line(console, text, strlen(text));
+	free(text);
+	visible = installed;
+}
+
+/* Lines of a standard input that is no terminal. They may have zero bytes, and the last one no newline. */
+static void read_lines(struct hmc *hmc)
+{
+	char data[4096];
+	ssize_t n = read(STDIN_FILENO, data, sizeof(data));
+
+	if (n < 0 && (errno == EINTR || errno == EAGAIN))
+		return;
+	if (n < 0) {
+		hmc_say(hmc, "standard input: %s", g_strerror(errno));
+		hmc_quit(hmc, EXIT_FAILURE);
+		return;
+	}
+	for (ssize_t i = 0; i < n && !ending; i++) {
+		if (data[i] != '\n') {
+			/* Far beyond a message there is no use in keeping it. */
+			if (line->len < 65536)
+				g_string_append_c(line, data[i]);
+			else
+				line_too_long = true;
+			continue;
+		}
+		if (line_too_long)
+			hmc_say(hmc, "line of more than 65536 bytes not sent: a message has at most %d", FILE_MESSAGE_MAX);
+		else
+			take_line(hmc, line->str, line->len);
+		g_string_truncate(line, 0);
+		line_too_long = false;
+	}
+	if (n == 0 && !ending) {
+		take_line(hmc, line->str, line->len);
+		g_string_truncate(line, 0);
+		if (!ending)
+			end(hmc);
+	}
+}
+
+static gboolean on_input(gint fd, GIOCondition condition, gpointer user)
+{
+	struct hmc *hmc = user;
+
+	(void)fd;
+	(void)condition;
+	if (interactive)
+		rl_callback_read_char();
+	else
+		read_lines(hmc);
+	/* No more lines than the partition receives: console_changed() goes on. */
+	if (!interactive && hmc_outbox_items(hmc->outbox) >= HMC_OUTBOX_WINDOW)
+		stop_input();
+	return input ? G_SOURCE_CONTINUE : G_SOURCE_REMOVE;
+}
+
+static void watch_input(struct hmc *hmc)
+{
+	if (input || ending)
+		return;
+	input = g_unix_fd_source_new(STDIN_FILENO, G_IO_IN | G_IO_HUP | G_IO_ERR);
+	g_source_set_callback(input, G_SOURCE_FUNC(on_input), hmc, NULL);
+	g_source_attach(input, NULL);
+}
+
+static gboolean on_resize(gpointer user)
+{
+	(void)user;
+	rl_resize_terminal();
+	return G_SOURCE_CONTINUE;
+}
+
+static bool console_start(struct hmc *hmc)
+{
+	console = hmc;
+	hmc->verbose = true;
+	interactive = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+	line = g_string_new(NULL);
+	if (interactive) {
+		printf("Each line is a message to the partition; /help tells more.\n");
+		/* Signals come through the main loop. */
+		rl_catch_signals = 0;
+		rl_catch_sigwinch = 0;
+		rl_readline_name = "hvpipe-hmc";
+		g_unix_signal_add(SIGWINCH, on_resize, NULL);
+		rl_callback_handler_install(PROMPT, on_line);
+		installed = visible = true;
+	}
+	watch_input(hmc);
+	return true;
+}
+
+static void console_stop(struct hmc *hmc)
+{
+	(void)hmc;
+	stop_input();
+	if (visible)
+		putchar('\n');
+	leave_terminal();
+	clear_history();
+	g_string_free(line, TRUE);
+}
+
+static enum hmc_verdict console_message(struct hmc *hmc, uint64_t sequence, const void *data, size_t len, GBytes **reply)
+{
+	char *shown = hmc_escape(data, len);
+	char *text = g_strdup_printf("[%" PRIu64 "] %zu %s: %s", sequence, len, len == 1 ? "byte" : "bytes", shown);
+	enum hmc_verdict verdict = HMC_TAKE;
+
+	(void)reply;
+	if (interactive) {
+		hmc_say(hmc, "%s", text);
+	} else {
+		char *whole = g_strconcat(text, "\n", NULL);
+
+		if (!hmc_write_out(hmc, whole, strlen(whole)))
+			verdict = HMC_LEAVE;
+		g_free(whole);
+	}
+	g_free(text);
+	g_free(shown);
+	return verdict;
+}
+
+static void console_changed(struct hmc *hmc)
+{
+	end_if_done(hmc);
+}
+
+static void console_done(struct hmc *hmc, const char *name, uint64_t messages, uint64_t bytes, const char *error)
+{
+	if (error)
+		hmc_say(hmc, "%s", error);
+	else if (name)
+		hmc_say(hmc, "%s: %" PRIu64 " bytes in %" PRIu64 " %s, received by the partition", name, bytes, messages,
+			messages == 1 ? "message" : "messages");
+	/* A script must learn of a file or line that was not sent. */
+	if (error && !interactive)
+		hmc->status = EXIT_FAILURE;
+	if (hmc_outbox_items(hmc->outbox) < HMC_OUTBOX_WINDOW / 2)
+		watch_input(hmc);
+	end_if_done(hmc);
+}
+
+const struct hmc_command hmc_console = {
+	.name = "console",
+	.arguments = "",
+	.summary = "talk: each line is a message, messages are shown as they come",
+	.description = "Each line typed is a message to the partition; messages from there are shown as they come. /help lists the\n"
+		       "commands. When standard input is no terminal, ends after its last line, when the partition has received all.",
+	.start = console_start,
+	.stop = console_stop,
+	.message = console_message,
+	.changed = console_changed,
+	.done = console_done,
+	.say = console_say,
+	.unfinished = unfinished,
+};

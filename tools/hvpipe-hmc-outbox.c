@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* Lines and files on their way out of an HMC. What this promises is in hvpipe-hmc-outbox.h. */
+#include "hvpipe-hmc-outbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <glib-unix.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "file-message.h"
+
+struct item {
+	char *name;			/* NULL: a line */
+	enum hmc_outbox_kind kind;
+	bool open;
+	struct file_sender file;	/* HMC_OUTBOX_FILE */
+	int fd;				/* HMC_OUTBOX_RAW */
+	bool waits;			/* not a regular file: a read may block */
+	bool ready;			/* but not this one */
+	bool eof;
+	char data[FILE_MESSAGE_MAX];	/* of a line, or what was read of a raw file and is no whole message yet */
+	size_t len;
+
+	bool queued;			/* all of it that will be */
+	uint64_t messages;
+	uint64_t bytes;			/* read so far */
+	uint64_t size;			/* 0: not known */
+	uint64_t last;			/* sequence of the last message */
+	char *error;
+};
+
+struct hmc_outbox {
+	struct hmc_link *link;
+	const struct hmc_state *state;
+	hmc_outbox_done done;
+	void *user;
+	GQueue items;
+	GSource *pump;
+	GSource *readable;		/* on the item that is being read */
+};
+
+static const char *shown(const char *path)
+{
+	return strcmp(path, "-") ? path : "standard input";
+}
+
+static void stop_source(GSource **source)
+{
+	if (*source) {
+		g_source_destroy(*source);
+		g_source_unref(*source);
+		*source = NULL;
+	}
+}
+
+static void close_item(struct item *item)
+{
+	if (item->open && item->kind == HMC_OUTBOX_FILE)
+		file_sender_close(&item->file);
+	else if (item->open && item->fd != STDIN_FILENO)
+		close(item->fd);
+	item->open = false;
+}
+
+static void free_item(struct item *item)
+{
+	close_item(item);
+	g_free(item->name);
+	g_free(item->error);
+	g_free(item);
+}
+
+/* There will be no more messages of this item. Takes the error text, if any. */
+static void end_item(struct hmc_outbox *outbox, struct item *item, char *error)
+{
+	stop_source(&outbox->readable);
+	close_item(item);
+	item->queued = true;
+	item->error = error;
+}
+
+static char *open_raw(struct item *item)
+{
+	struct stat st;
+
+	item->fd = strcmp(item->name, "-") ? open(item->name, O_RDONLY | O_CLOEXEC) : STDIN_FILENO;
+	if (item->fd < 0)
+		return g_strdup_printf("%s: %s", item->name, g_strerror(errno));
+	item->open = true;
+	if (fstat(item->fd, &st))
+		return g_strdup_printf("%s: %s", shown(item->name), g_strerror(errno));
+	item->waits = !S_ISREG(st.st_mode);
+	item->size = item->waits ? 0 : st.st_size;
+	return NULL;
+}
+
+static char *open_item(struct item *item)
+{
+	struct file_message_error error;
+
+	if (item->kind == HMC_OUTBOX_RAW)
+		return open_raw(item);
+	if (file_sender_open(&item->file, item->name, &error))
+		return g_strdup(error.text);
+	item->open = true;
+	item->size = item->file.size;
+	return NULL;
+}
+
+static void pump_soon(struct hmc_outbox *outbox);
+
+static gboolean on_readable(gint fd, GIOCondition condition, gpointer user)
+{
+	struct hmc_outbox *outbox = user;
+
+	(void)fd;
+	(void)condition;
+	stop_source(&outbox->readable);
+	for (GList *l = outbox->items.head; l; l = l->next) {
+		struct item *item = l->data;
+
+		if (item->open && !item->queued) {
+			item->ready = true;
+			break;
+		}
+	}
+	pump_soon(outbox);
+	return G_SOURCE_REMOVE;
+}
+
+enum next { NEXT_MESSAGE, NEXT_END, NEXT_LATER, NEXT_ERROR };
+
+/* Fill item->data with the next message of a raw file. */
+static enum next next_raw(struct hmc_outbox *outbox, struct item *item, char **error)
+{
+	while (!item->eof && item->len < sizeof(item->data)) {
+		ssize_t n;
+
+		if (item->waits && !item->ready) {
+			if (!outbox->readable) {
+				outbox->readable = g_unix_fd_source_new(item->fd, G_IO_IN | G_IO_HUP | G_IO_ERR);
+				g_source_set_callback(outbox->readable, G_SOURCE_FUNC(on_readable), outbox, NULL);
+				g_source_attach(outbox->readable, NULL);
+			}
+			return NEXT_LATER;
+		}
+		item->ready = false;
+		n = read(item->fd, item->data + item->len, sizeof(item->data) - item->len);
+		if (n < 0 && (errno == EINTR || errno == EAGAIN))
+			continue;
+		if (n < 0) {
+			*error = g_strdup_printf("%s: read: %s", shown(item->name), g_strerror(errno));
+			return NEXT_ERROR;
+		}
+		item->eof = n == 0;
+		item->len += n;
+		item->bytes += n;
+	}
+	if (item->len)
+		return NEXT_MESSAGE;
+	if (!item->messages) {
+		*error = g_strdup_printf("%s: empty, and a message has at least 1 byte (-f can send empty files)", shown(item->name));
+		return NEXT_ERROR;
+	}
+	return NEXT_END;
+}
+
+static enum next next_file(struct item *item, char **error)
+{
+	struct file_message_error why;
+	ssize_t n = file_sender_next(&item->file, item->data, &why);
+
+	if (n < 0) {
+		*error = g_strdup(why.text);
+		return NEXT_ERROR;
+	}
+	item->len = n;
+	item->bytes = item->file.offset;
+	return n ? NEXT_MESSAGE : NEXT_END;
+}
+
+static enum next next_message(struct hmc_outbox *outbox, struct item *item, char **error)
+{
+	if (!item->name)
+		return item->messages ? NEXT_END : NEXT_MESSAGE;
+	if (!item->open) {
+		*error = open_item(item);
+		if (*error)
+			return NEXT_ERROR;
+	}
+	return item->kind == HMC_OUTBOX_FILE ? next_file(item, error) : next_raw(outbox, item, error);
+}
+
+/* Queue messages of this item while the window is open. Returns false when the next item has to wait. */
+static bool queue_item(struct hmc_outbox *outbox, struct item *item)
+{
+	while (!item->queued && hmc_state_pending(outbox->state)->length < HMC_OUTBOX_WINDOW) {
+		GError *error = NULL;
+		char *text = NULL;
+
+		switch (next_message(outbox, item, &text)) {
+		case NEXT_MESSAGE:
+			if (!hmc_link_send(outbox->link, item->data, item->len, &error)) {
+				end_item(outbox, item, g_strdup(error->message));
+				g_error_free(error);
+				break;
+			}
+			item->len = 0;
+			item->messages++;
+			item->last = hmc_state_queued(outbox->state);
+			break;
+		case NEXT_END:
+		case NEXT_ERROR:
+			end_item(outbox, item, text);
+			break;
+		case NEXT_LATER:
+			return false;
+		}
+	}
+	return item->queued;
+}
+
+void hmc_outbox_settle(struct hmc_outbox *outbox)
+{
+	struct item *item;
+
+	stop_source(&outbox->pump);
+	for (GList *l = outbox->items.head; l; l = l->next)
+		if (!queue_item(outbox, l->data))
+			break;
+	while ((item = g_queue_peek_head(&outbox->items)) && item->queued &&
+	       item->last <= hmc_state_acknowledged(outbox->state)) {
+		g_queue_pop_head(&outbox->items);
+		outbox->done(outbox->user, item->name, item->messages, item->bytes, item->error);
+		free_item(item);
+	}
+}
+
+static gboolean on_pump(gpointer user)
+{
+	hmc_outbox_settle(user);
+	return G_SOURCE_REMOVE;
+}
+
+static void pump_soon(struct hmc_outbox *outbox)
+{
+	if (outbox->pump)
+		return;
+	outbox->pump = g_idle_source_new();
+	g_source_set_priority(outbox->pump, G_PRIORITY_DEFAULT);
+	g_source_set_callback(outbox->pump, on_pump, outbox, NULL);
+	g_source_attach(outbox->pump, NULL);
+}
+
+struct hmc_outbox *hmc_outbox_new(struct hmc_link *link, const struct hmc_state *state, hmc_outbox_done done, void *user)
+{
+	struct hmc_outbox *outbox = g_new0(struct hmc_outbox, 1);
+
+	outbox->link = link;
+	outbox->state = state;
+	outbox->done = done;
+	outbox->user = user;
+	g_queue_init(&outbox->items);
+	return outbox;
+}
+
+void hmc_outbox_free(struct hmc_outbox *outbox)
+{
+	stop_source(&outbox->pump);
+	stop_source(&outbox->readable);
+	g_queue_clear_full(&outbox->items, (GDestroyNotify)free_item);
+	g_free(outbox);
+}
+
+char *hmc_outbox_check(const char *path, enum hmc_outbox_kind kind)
+{
+	struct file_message_error error;
+	struct file_sender file;
+	struct stat st;
+
+	if (kind == HMC_OUTBOX_FILE) {
+		if (file_sender_open(&file, path, &error))
+			return g_strdup(error.text);
+		file_sender_close(&file);
+		return NULL;
+	}
+	if (!strcmp(path, "-"))
+		return NULL;
+	if (stat(path, &st) || access(path, R_OK))
+		return g_strdup_printf("%s: %s", path, g_strerror(errno));
+	if (S_ISDIR(st.st_mode))
+		return g_strdup_printf("%s: a directory; name the files in it", path);
+	if (S_ISREG(st.st_mode) && !st.st_size)
+		return g_strdup_printf("%s: empty, and a message has at least 1 byte (-f can send empty files)", path);
+	return NULL;
+}
+
+static struct item *add_item(struct hmc_outbox *outbox)
+{
+	struct item *item = g_new0(struct item, 1);
+
+	g_queue_push_tail(&outbox->items, item);
+	pump_soon(outbox);
+	return item;
+}
+
+void hmc_outbox_add_path(struct hmc_outbox *outbox, const char *path, enum hmc_outbox_kind kind)
+{
+	struct item *item = add_item(outbox);
+
+	item->name = g_strdup(path);
+	item->kind = kind;
+}
+
+void hmc_outbox_add_line(struct hmc_outbox *outbox, const void *data, size_t len)
+{
+	struct item *item = add_item(outbox);
+
+	g_assert(len >= 1 && len <= sizeof(item->data));
+	memcpy(item->data, data, len);
+	item->len = len;
+}
+
+void hmc_outbox_changed(struct hmc_outbox *outbox)
+{
+	if (outbox->items.length)
+		pump_soon(outbox);
+}
+
+unsigned int hmc_outbox_items(const struct hmc_outbox *outbox)
+{
+	return outbox->items.length;
+}
+
+bool hmc_outbox_progress(const struct hmc_outbox *outbox, const char **name, uint64_t *offset, uint64_t *size)
+{
+	for (GList *l = outbox->items.head; l; l = l->next) {
+		const struct item *item = l->data;
+
+		if (!item->name)
+			continue;
+		*name = shown(item->name);
+		*offset = item->bytes;
+		*size = item->size;
+		return true;
+	}
+	return false;
+}

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* hvpipe-hmc(1): what its commands share. */
+#ifndef HVPIPE_HMC_H
+#define HVPIPE_HMC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "file-message.h"
+#include "hvpipe-hmc-link.h"
+#include "hvpipe-hmc-outbox.h"
+#include "hvpipe-hmc-state.h"
+
+enum {
+	EXIT_USAGE = 2,
+	EXIT_STATE_IN_USE = 4,
+	EXIT_NO_MESSAGE = 6,
+};
+
+struct hmc;
+
+struct hmc_command {
+	const char *name;
+	const char *arguments;
+	const char *summary;
+	const char *description;
+	const GOptionEntry *options;
+	int max_arguments;		/* -1: any number */
+
+	bool (*start)(struct hmc *hmc);	/* false: hmc->status tells how it went wrong */
+	void (*stop)(struct hmc *hmc);	/* may be NULL, as may be the others below */
+	enum hmc_verdict (*message)(struct hmc *hmc, uint64_t sequence, const void *data, size_t len, GBytes **reply);
+	void (*changed)(struct hmc *hmc);
+	void (*done)(struct hmc *hmc, const char *name, uint64_t messages, uint64_t bytes, const char *error);
+	void (*say)(struct hmc *hmc, const char *text);	/* instead of a line on standard error */
+	bool (*unfinished)(struct hmc *hmc);	/* a signal now leaves something undone */
+};
+
+struct hmc {
+	const struct hmc_command *command;
+	GMainLoop *loop;
+	struct hmc_state *state;
+	struct hmc_link *link;
+	struct hmc_outbox *outbox;
+	int status;
+
+	/* options and arguments */
+	const char *address;
+	const char *state_path;
+	bool verbose;
+	bool file;
+	bool reply;
+	uint64_t count;			/* 0: without end */
+	const char *dir;
+	int timeout_ms;			/* -1: without end */
+	char **arguments;
+};
+
+extern const struct hmc_command hmc_console;
+
+/* One line for people. */
+void hmc_say(struct hmc *hmc, const char *format, ...) G_GNUC_PRINTF(2, 3);
+
+/* End the program, in order, from the main loop. */
+void hmc_quit(struct hmc *hmc, int status);
+
+/* Write to standard output, as safe as the state. Returns false after it told why and ended the program. */
+bool hmc_write_out(struct hmc *hmc, const void *data, size_t len);
+
+/* What is typed as it may be shown: bytes that are no printable UTF-8, and backslashes, as in C. */
+char *hmc_escape(const void *data, size_t len);
+
+#endif
