@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# The front door. Everything slow is built by scripts/build and kept in a cache outside the checkout.
+
+export LINUX_SRC QEMU_SRC HVPIPE_CACHE
+
+PREFIX ?= /usr/local
+PYTHON := /usr/bin/python3
+PARTS := host vmlinux qemu-system-ppc64 initramfs.cpio.gz
+TESTS ?= tests
+
+.PHONY: help build run test shell check install series update clean packages
+
+help:
+	@echo 'hvpipe: messages between an HMC and a partition through the hypervisor pipe'
+	@echo
+	@echo '  make run      the main job from nothing: build all, boot, exchange files both ways'
+	@echo '  make test     every test                        (TESTS="tests/test_pipe.py -k burst": some)'
+	@echo '  make shell    a console in the partition and one on the HMC, side by side'
+	@echo '  make check    checkpatch, sparse, warnings, linters'
+	@echo '  make install  library, tools, headers, man pages   (PREFIX=$(PREFIX), DESTDIR=)'
+	@echo '  make series   patch series for Linux and QEMU in build/series'
+	@echo '  make build    what run and test need, without running it'
+	@echo '  make update   forget the fetched sources; the next build takes the release'\''s newest'
+	@echo '  make clean    remove build/ (the cache stays)'
+	@echo
+	@echo 'LINUX_SRC=DIR, QEMU_SRC=DIR  other source trees     HVPIPE_CACHE=DIR  another cache'
+
+# Nothing but this installs anything on the host; it does nothing when all is there.
+packages:
+	@scripts/install-packages
+
+build: packages
+	@scripts/build $(PARTS)
+
+build/vmlinux build/vmlinux-debug build/vmlinux-plain build/qemu-system-ppc64 build/initramfs.cpio.gz build/host \
+build/partition: packages
+	@scripts/build $(@F)
+.PHONY: build/vmlinux build/vmlinux-debug build/vmlinux-plain build/qemu-system-ppc64 build/initramfs.cpio.gz \
+	build/host build/partition
+
+run: build
+	@scripts/run
+
+test: build
+	@scripts/build vmlinux-plain
+	@$(PYTHON) -m pytest $(TESTS)
+
+shell: build
+	@scripts/shell
+
+check: packages
+	@scripts/check
+
+series: packages
+	@scripts/series
+
+install: packages
+	@scripts/build host
+	@meson configure build/host -Dprefix=$(PREFIX)
+	@DESTDIR=$(DESTDIR) meson install -C build/host
+
+update: packages
+	@scripts/build update
+
+clean:
+	rm -rf build

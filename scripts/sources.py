@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The pristine sources: Debian packages of the host's own release, fetched through a private apt configuration.
+
+The host's apt configuration is read, never written: the repository's address and the keys are the host's, the lists,
+the foreign architecture and the source entries are ours and live in the cache.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from cache import Failed, Step, cache_dir, files_under, locked, output_of
+
+LINUX_PACKAGE = "linux-source-6.12"
+QEMU_PACKAGE = "qemu"
+BUSYBOX_PACKAGE = "busybox-static:ppc64el"
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+
+class Source:
+    """A tree or file of somebody else's, and the text that names its content."""
+
+    def __init__(self, path, version):
+        self.path = path
+        self.version = version
+
+
+def _host_suites(codename):
+    """The release's suites in the host's own configuration: {suite: address}."""
+    suites = {}
+    wanted = {codename, f"{codename}-updates", f"{codename}-security"}
+    form = "$(RELEASE) $(CODENAME) $(COMPONENT) $(ORIGIN) $(REPO_URI)"
+    for line in output_of("apt-get", "indextargets", "--format", form).splitlines():
+        words = line.split()
+        if len(words) != 5:
+            continue
+        _, suite, component, origin, address = words
+        if suite in wanted and component == "main" and origin == "Debian":
+            suites.setdefault(suite, address)
+    return suites
+
+
+def _as_root(*command):
+    if os.geteuid() != 0:
+        command = ("sudo",) + command
+    return command
+
+
+def _private_apt(step):
+    """Write the private configuration, fetch its lists; returns the words every apt-get call begins with."""
+    root = cache_dir() / "apt"
+    for name in ("lists/partial", "cache/archives/partial"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    (root / "status").touch()
+
+    release = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text(encoding="utf-8").splitlines()
+                   if "=" in line)
+    codename = release.get("VERSION_CODENAME", "").strip('"')
+    if release.get("ID", "").strip('"') != "debian" or not codename:
+        raise Failed("sources: this host is not a Debian release (/etc/os-release has no ID=debian with a "
+                     "VERSION_CODENAME); give the trees yourself: LINUX_SRC=DIRECTORY QEMU_SRC=DIRECTORY")
+    suites = _host_suites(codename)
+    if codename not in suites:
+        step.run(_as_root("apt-get", "update"), doing="fetching the host's package lists")
+        suites = _host_suites(codename)
+    if codename not in suites:
+        raise Failed(f"sources: the host's apt configuration has no suite {codename} of Debian with component main; "
+                     "add one, or give the trees yourself: LINUX_SRC=DIRECTORY QEMU_SRC=DIRECTORY")
+    suites.setdefault(f"{codename}-security", suites[codename].rstrip("/") + "-security")
+
+    # Small lists: busybox is the only foreign package, the kernel (for all architectures) comes with security updates.
+    native = output_of("dpkg", "--print-architecture").strip()
+    signed = f" signed-by={KEYRING}" if KEYRING.exists() else ""
+    lines = []
+    for suite, address in sorted(suites.items()):
+        architecture = native if suite.endswith("-security") else "ppc64el"
+        lines.append(f"deb [arch={architecture}{signed}] {address} {suite} main\n")
+        lines.append(f"deb-src [{signed.strip()}] {address} {suite} main\n".replace(" []", ""))
+    (root / "sources.list").write_text("".join(lines), encoding="utf-8")
+    (root / "apt.conf").write_text(
+        f'Dir::State "{root}";\nDir::State::lists "{root}/lists";\nDir::State::status "{root}/status";\n'
+        f'Dir::Cache "{root}/cache";\nDir::Etc::sourcelist "{root}/sources.list";\nDir::Etc::sourceparts "-";\n'
+        f'#clear APT::Architectures;\nAPT::Architectures {{ "{native}"; "ppc64el"; }};\n'
+        'Acquire::Languages "none";\nAcquire::Retries "3";\nAPT::Sandbox::User "root";\n'
+        '#clear APT::Update::Post-Invoke;\n#clear APT::Update::Post-Invoke-Success;\n', encoding="utf-8")
+    apt = ("apt-get", "-c", str(root / "apt.conf"), "-o", "APT::Get::List-Cleanup=true")
+    step.run((*apt, "update", "--error-on=any"), doing="fetching package lists (private to this project)")
+    return apt
+
+
+def _unpack_linux(step, apt, work, place):
+    step.run((*apt, "download", LINUX_PACKAGE), doing=f"downloading {LINUX_PACKAGE} (150 MB)", cwd=work)
+    package, = work.glob("linux-source-*.deb")
+    step.run(("dpkg-deb", "-x", package, work / "deb"), doing="unpacking the kernel")
+    tarball, = (work / "deb/usr/src").glob("linux-source-*.tar.xz")
+    place.mkdir()
+    step.run(("tar", "-xf", tarball, "-C", place, "--strip-components=1"))
+    return output_of("dpkg-deb", "-f", package, "Version").strip()
+
+
+def _unpack_qemu(step, apt, work, place):
+    step.run((*apt, "source", "--download-only", "--only-source", QEMU_PACKAGE),
+             doing="downloading QEMU's source (24 MB)", cwd=work)
+    description, = work.glob("qemu_*.dsc")
+    step.run(("dpkg-source", "--no-check", "-x", description, place), doing="unpacking QEMU")
+    return next(line.split()[1] for line in description.read_text(encoding="utf-8").splitlines()
+                if line.startswith("Version:"))
+
+
+def _unpack_busybox(step, apt, work, place):
+    step.run((*apt, "download", BUSYBOX_PACKAGE), doing="downloading the partition's busybox", cwd=work)
+    package, = work.glob("busybox-static_*.deb")
+    step.run(("dpkg-deb", "-x", package, place))
+    return output_of("dpkg-deb", "-f", package, "Version").strip()
+
+
+_UNPACK = {"linux": _unpack_linux, "qemu": _unpack_qemu, "busybox": _unpack_busybox}
+
+
+def _place(name):
+    """Where the tree of NAME is, if it was fetched: a directory NAME_VERSION."""
+    return next(iter(sorted((cache_dir() / "sources").glob(f"{name}_*"))), None)
+
+
+def fetch(names):
+    """Fetch those of NAMES (linux, qemu, busybox) that the cache does not hold."""
+    if all(_place(name) for name in names):
+        return
+    with locked("sources"):
+        missing = [name for name in names if not _place(name)]
+        if not missing:
+            return
+        root = cache_dir() / "sources"
+        root.mkdir(parents=True, exist_ok=True)
+        with Step("sources", "fetching " + ", ".join(missing)) as step:
+            apt = _private_apt(step)
+            for name in missing:
+                work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
+                try:
+                    version = _UNPACK[name](step, apt, work, work / "tree").split(":")[-1]  # no epoch: ":" harms make
+                    (work / "tree").rename(root / f"{name}_{version}")
+                finally:
+                    shutil.rmtree(work, ignore_errors=True)
+
+
+def forget():
+    """Drop what was fetched, so that the next run takes the release's newest."""
+    with locked("sources"):
+        for name in _UNPACK:
+            place = _place(name)
+            if place:
+                shutil.rmtree(place)
+
+
+def _stat_hash(tree):
+    """A hash over names, sizes and times of all files of a tree that is edited by somebody else."""
+    digest = hashlib.sha256()
+    for path in files_under(tree, skip=(tree / ".git",)):
+        info = path.stat()
+        digest.update(f"{path}\0{info.st_size}\0{info.st_mtime_ns}\0".encode())
+    return digest.hexdigest()[:16]
+
+
+def source(name):
+    """The pristine source NAME: the directory the user gave (LINUX_SRC, QEMU_SRC), else Debian's."""
+    own = os.environ.get(f"{name.upper()}_SRC")
+    if own:
+        tree = Path(own).absolute()
+        marker = {"linux": "Kbuild", "qemu": "softmmu"}[name]
+        if not (tree / marker).exists():
+            raise Failed(f"{name.upper()}_SRC={own}: no {name} source tree there ({marker} is missing)")
+        return Source(tree, "own-" + _stat_hash(tree))
+    fetch([name])
+    place = _place(name)
+    return Source(place, place.name.split("_", 1)[1])
+
+
+def tool_versions(*commands):
+    """The first line each of COMMANDS says about its version."""
+    return [subprocess.run([command, "--version"], check=True, stdout=subprocess.PIPE,
+                           text=True).stdout.splitlines()[0] for command in commands]

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the tests share: one lab, and partitions that are booted once and used by many tests."""
+
+import subprocess
+
+import pytest
+
+from lab import BUILD, TOP, Lab
+
+# The fast ones first; what boots a partition of its own last.
+ORDER = ("test_build", "test_unit", "test_tools", "test_kunit", "test_abi", "test_pipe", "test_loss", "test_boot",
+         "test_run")
+
+
+def pytest_collection_modifyitems(items):
+    """Run the modules in ORDER, those not named there last."""
+    def place(item):
+        name = item.module.__name__
+        return ORDER.index(name) if name in ORDER else len(ORDER)
+    items.sort(key=place)
+
+
+def pytest_report_header():
+    """Say what is tested."""
+    described = subprocess.run(["git", "-C", TOP, "describe", "--always", "--dirty"], stdout=subprocess.PIPE, text=True,
+                               stderr=subprocess.DEVNULL, check=False).stdout.strip()
+    return [f"hvpipe {described}"] + [f"{name}: {(BUILD / name).resolve()}" for name in
+                                      ("vmlinux", "qemu-system-ppc64")]
+
+
+@pytest.fixture(scope="session", name="lab")
+def the_lab():
+    """The lab of this test run; all in it ends with the run."""
+    with Lab() as lab:
+        yield lab
+
+
+@pytest.fixture(scope="session", name="shared")
+def shared_partition(lab):
+    """A partition with four sources that HMCs connect to. Tests that use it leave it working."""
+    return lab.partition(name="shared", sources=["hmc1", "hmc2", "hmc3", "hmc4"])
+
+
+@pytest.fixture(scope="session")
+def echoing(lab):
+    """A partition whose hypervisor answers for hmc1 and hmc2 itself, and whose kernel ran its KUnit tests."""
+    return lab.partition(name="echoing", echo=["hmc1", "hmc2"], append="kunit.enable=1")
+
+
+@pytest.fixture(name="partition")
+def idle_partition(shared):
+    """The shared partition, seen to be idle before the test and after it: no handle open, nothing crashed."""
+    def check_idle():
+        assert "0 sources open" in shared.check("hvpipe status"), "a handle is open"
+    check_idle()
+    mark = shared.console.size
+    yield shared
+    check_idle()
+    said = shared.console.since(mark)
+    for bad in ("Oops", "BUG:", "WARNING:", "Call Trace", "rcu: INFO"):
+        assert bad not in said, f"the kernel complained:\n{said[-4000:]}"

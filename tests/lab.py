@@ -1,0 +1,511 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A partition, its hypervisor and its HMCs as Python objects, for the tests and for `make run` alike.
+
+    with Lab() as lab:
+        partition = lab.partition(sources=["hmc1", "hmc2"])
+        partition.run("hvpipe status").check()
+        hmc = lab.hmc(partition, "hmc1", "echo")
+
+Leaving the Lab ends every process it started and removes its sockets; the logs stay. Nothing here waits by sleeping:
+whoever waits is woken by the output it waits for, and a time limit only ever makes a test fail.
+"""
+
+import base64
+import itertools
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parent.parent
+BUILD = TOP / "build"
+LIMIT = 120     # seconds; generous, for a loaded machine
+
+
+class LabError(Exception):
+    """Something the lab runs did not do what it should; the text carries its last output."""
+
+
+class CommandFailed(LabError):
+    """A command in the partition ended with a status other than 0."""
+
+
+def source_id(name):
+    """The source ID that NAME stands for: hmcN, or a number."""
+    match = re.fullmatch(r"hmc(\d+)", name)
+    return 0x02000000 | int(match[1]) if match else int(name, 0)
+
+
+class Stream:
+    """Everything that came out of a file descriptor so far, to look at and to wait for; also kept in a log file."""
+
+    def __init__(self, reader, name, log=None):
+        self.name = name
+        self._reader = reader
+        self._log = open(log, "ab", buffering=0) if log else None
+        self._bytes = bytearray()
+        self._ended = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._read, name=f"read {name}", daemon=True)
+        self._thread.start()
+
+    def _read(self):
+        while True:
+            try:
+                data = os.read(self._reader.fileno(), 65536)
+            except (OSError, ValueError):
+                data = b""
+            with self._changed:
+                if not data:
+                    self._ended = True
+                    if self._log:
+                        self._log.close()
+                self._bytes += data
+                self._changed.notify_all()
+                if not data:
+                    return
+            if self._log:
+                self._log.write(data)
+
+    @property
+    def text(self):
+        """All of it so far."""
+        with self._changed:
+            return self._bytes.decode(errors="replace")
+
+    @property
+    def size(self):
+        """How many bytes there are so far: a mark for wait_for()."""
+        with self._changed:
+            return len(self._bytes)
+
+    def since(self, mark):
+        """What came after MARK."""
+        with self._changed:
+            return self._bytes[mark:].decode(errors="replace")
+
+    def wait_for(self, pattern, since=0, limit=LIMIT):
+        """Wait until what came after SINCE matches PATTERN; returns the match."""
+        pattern = re.compile(pattern, re.M)
+        deadline = time.monotonic() + limit
+        with self._changed:
+            while True:
+                text = self._bytes[since:].decode(errors="replace")
+                match = pattern.search(text)
+                if match:
+                    return match
+                if self._ended:
+                    why = "it ended"
+                elif deadline <= time.monotonic():
+                    why = f"not within {limit} s"
+                else:
+                    self._changed.wait(deadline - time.monotonic())
+                    continue
+                raise LabError(f"{self.name}: no {pattern.pattern!r}: {why}. Its last output:\n{text[-2000:]}")
+
+    def wait_end(self, limit=LIMIT):
+        """Wait until the other side has closed; returns all the output."""
+        self._thread.join(limit)
+        if self._thread.is_alive():
+            raise LabError(f"{self.name}: still going after {limit} s. Its last output:\n{self.text[-2000:]}")
+        return self.text
+
+
+class Command:
+    """A command that runs in the partition. Its output is there when it has ended."""
+
+    def __init__(self, agent, number, text):
+        self._agent = agent
+        self._number = number
+        self.text = text
+        self.status = None
+        self.output = None
+        self._ended = threading.Event()
+
+    def _finish(self, status, output):
+        self.status, self.output = status, output
+        self._ended.set()
+
+    @property
+    def running(self):
+        """Whether it has not ended yet."""
+        return not self._ended.is_set()
+
+    def wait(self, limit=LIMIT):
+        """Wait for its end; returns itself, with status and output (bytes)."""
+        if not self._ended.wait(limit):
+            self.kill()
+            raise LabError(f"partition: {self.text!r} did not end within {limit} s")
+        if self.status is None:
+            raise LabError(f"partition: it went away while {self.text!r} ran")
+        return self
+
+    def kill(self):
+        """Kill it and what it started."""
+        self._agent.kill(self._number)
+
+    def check(self):
+        """Fail unless its status is 0; returns its output as text."""
+        self.wait()
+        if self.status != 0:
+            raise CommandFailed(f"partition: {self.text!r} ended with status {self.status}:\n{self.stdout}")
+        return self.stdout
+
+    @property
+    def stdout(self):
+        """Its output (both streams) as text."""
+        return self.output.decode(errors="replace")
+
+
+class Agent:
+    """Our side of the partition's second terminal, where scripts/initramfs/bin/agent runs commands for us."""
+
+    def __init__(self, line, log):
+        self._line = line
+        self._numbers = itertools.count(1)
+        self._waiting = {}
+        self._lock = threading.Lock()
+        self._ready = threading.Event()
+        self._log = open(log, "wb", buffering=0)
+        self._thread = threading.Thread(target=self._read, name="agent", daemon=True)
+        self._thread.start()
+
+    def _read(self):
+        command = status = None
+        with self._line.makefile("rb") as lines, self._log:
+            try:
+                for line in lines:
+                    self._log.write(line)
+                    words = line.split()
+                    if command is not None:
+                        if words[:1] == [b"end"]:
+                            command._finish(status, base64.b64decode(body))
+                            command = None
+                        else:
+                            body += line
+                    elif words[:1] == [b"begin"] and len(words) == 3:
+                        with self._lock:
+                            command = self._waiting.pop(int(words[1]))
+                        status, body = int(words[2]), b""
+                    elif words == [b"ready"]:
+                        self._ready.set()
+            except (OSError, ValueError):
+                pass    # the line is closed: the partition has ended
+        self._ready.set()
+        with self._lock:
+            left, self._waiting = list(self._waiting.values()), None
+        for one in left + ([command] if command else []):
+            one._finish(None, b"")
+
+    def wait_ready(self, limit):
+        """Wait until the partition has booted as far as its agent."""
+        return self._ready.wait(limit) and self._waiting is not None
+
+    def start(self, text):
+        """Start TEXT, a shell command, in the partition."""
+        with self._lock:
+            if self._waiting is None:
+                raise LabError(f"partition: it is gone, cannot run {text!r}")
+            command = Command(self, next(self._numbers), text)
+            self._waiting[command._number] = command
+            self._line.sendall(b"%d %s\n" % (command._number, base64.b64encode(text.encode())))
+        return command
+
+    def kill(self, number):
+        """Kill command NUMBER."""
+        with self._lock:
+            self._line.sendall(b"kill %d\n" % number)
+
+
+class Qmp:
+    """The hypervisor's control socket."""
+
+    def __init__(self, connection):
+        self._connection = connection
+        self._lines = connection.makefile("r", encoding="utf-8")
+        self._lock = threading.Lock()
+        self._lines.readline()
+        self.execute("qmp_capabilities")
+
+    def execute(self, command, **arguments):
+        """Run COMMAND; returns what it returns, or fails with what it says."""
+        with self._lock:
+            request = {"execute": command}
+            if arguments:
+                request["arguments"] = {name.replace("_", "-"): value for name, value in arguments.items()}
+            self._connection.sendall(json.dumps(request).encode() + b"\n")
+            for line in self._lines:
+                answer = json.loads(line)
+                if "error" in answer:
+                    raise LabError(f"QMP {command}: {answer['error']['desc']}")
+                if "return" in answer:
+                    return answer["return"]
+        raise LabError(f"QMP {command}: the hypervisor closed the connection")
+
+    def get(self, path, name):
+        """A property of the object at PATH."""
+        return self.execute("qom-get", path=path, property=name)
+
+    def set(self, path, name, value):
+        """Set a property of the object at PATH."""
+        self.execute("qom-set", path=path, property=name, value=value)
+
+
+class Partition:
+    """A pseries machine under our QEMU, booted to its agent."""
+
+    def __init__(self, directory, name="partition", sources=(), echo=(), hvpipe=True, kernel="vmlinux", append="",
+                 options=(), smp=1, wait=True):
+        self.name = name
+        self.directory = Path(directory)
+        # A source is "hmcN", or "hmcN,PROPERTY=VALUE..." to give its device more properties.
+        more = dict(source.partition(",")[::2] for source in sources)
+        self.sockets = {source: self.directory / f"{name}-{source}.sock" for source in more}
+        self.kernel = BUILD / kernel
+        logs = BUILD / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        self.console_log = logs / f"{name}.console.log"
+        self.qemu_log = logs / f"{name}.qemu.log"
+        self.console_log.unlink(missing_ok=True)
+        self.qemu_log.unlink(missing_ok=True)
+
+        # We listen and QEMU connects, so that not a byte of the boot is lost.
+        listeners = {line: socket.socket(socket.AF_UNIX) for line in ("console", "agent", "qmp")}
+        command = [
+            BUILD / "qemu-system-ppc64", "-machine", "pseries,x-vof=on", "-accel", "tcg", "-nodefaults", "-nographic",
+            "-L", BUILD / "pc-bios", "-m", "512M", "-smp", smp, "-no-reboot", "-name", name,
+            "-kernel", self.kernel, "-initrd", BUILD / "initramfs.cpio.gz",
+            "-append", f"console=hvc0 rdinit=/init {append}".strip(),
+        ]
+        for line, listener in listeners.items():
+            path = self.directory / f"{name}-{line}.sock"
+            listener.bind(str(path))
+            listener.listen(1)
+            listener.settimeout(LIMIT)
+            command += ["-chardev", f"socket,id={line},path={path}"]
+        command += ["-device", "spapr-vty,chardev=console,reg=0x30000000",
+                    "-device", "spapr-vty,chardev=agent,reg=0x30001000", "-qmp", "chardev:qmp"]
+        if hvpipe:
+            command += ["-device", "spapr-hvpipe,id=hvpipe", "-trace", "spapr_hvpipe_*"]
+        for source, path in self.sockets.items():
+            command += ["-chardev", f"socket,id={source},path={path},server=on,wait=off",
+                        "-device", f"spapr-hvpipe-source,id=source-{source},source-id={source_id(source):#x},"
+                                   f"chardev={source},{more[source]}".rstrip(",")]
+        for source in echo:
+            command += ["-device", f"spapr-hvpipe-source,id=source-{source},source-id={source_id(source):#x},echo=on"]
+        command += options
+        self.command = [str(word) for word in command]
+
+        self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                        stderr=subprocess.STDOUT)
+        # What the hypervisor says: its complaints, and a line for each thing that passes through the pipe.
+        self.hypervisor = Stream(self.process.stdout, f"{name}'s hypervisor", self.qemu_log)
+        try:
+            self._lines = lines = {line: self._accept(listener) for line, listener in listeners.items()}
+            self.console = Stream(lines["console"], f"{name}'s console", self.console_log)
+            self.agent = Agent(lines["agent"], logs / f"{name}.agent.log")
+            self.qmp = Qmp(lines["qmp"])
+            if wait:
+                self.wait_booted()
+        except OSError as error:
+            words = self._last_words()
+            self.close()
+            raise LabError(f"{name}: the hypervisor went away ({error}):\n{words}") from None
+        except BaseException:
+            self.close()
+            raise
+
+    def _last_words(self):
+        self.process.kill()
+        return f"{shlex.join(self.command)}\n{self.hypervisor.wait_end()}"
+
+    def _accept(self, listener):
+        with listener:
+            listener.settimeout(0.2)
+            deadline = time.monotonic() + LIMIT
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                    connection.settimeout(None)
+                    return connection
+                except TimeoutError:
+                    if self.process.poll() is not None or time.monotonic() > deadline:
+                        raise LabError(f"{self.name}: the hypervisor did not start:\n{self._last_words()}") from None
+
+    def wait_booted(self, limit=600):
+        """Wait until commands can be run."""
+        if not self.agent.wait_ready(limit):
+            raise LabError(f"{self.name}: did not boot; the last of {self.console_log.relative_to(TOP)}:\n"
+                           f"{self.console.text[-3000:]}")
+
+    def start(self, command):
+        """Start COMMAND, a shell command line, in the partition; returns it running."""
+        return self.agent.start(command)
+
+    def run(self, command, limit=LIMIT):
+        """Run COMMAND to its end; returns it with status and output."""
+        return self.start(command).wait(limit)
+
+    def check(self, command, limit=LIMIT):
+        """Run COMMAND, which must succeed; returns its output."""
+        return self.run(command, limit).check()
+
+    def put(self, name, data):
+        """Write DATA into the partition's file NAME."""
+        where = shlex.quote(name)
+        self.check(f": >{where}")
+        for start in range(0, len(data), 30000):
+            text = base64.b64encode(data[start:start + 30000]).decode()
+            self.check(f"base64 -d >>{where} <<.\n{text}\n.")
+
+    def get(self, name):
+        """The content of the partition's file NAME."""
+        command = self.run(f"cat {shlex.quote(name)}")
+        command.check()
+        return command.output
+
+    def poweroff(self, limit=LIMIT):
+        """Ask the partition to power itself off and wait for the hypervisor's end; returns its status."""
+        if self.process.poll() is None:
+            try:
+                self.start("poweroff -f")
+                self.process.wait(limit)
+            except subprocess.TimeoutExpired:
+                raise LabError(f"{self.name}: no power-off within {limit} s:\n{self.console.text[-2000:]}") from None
+        self.close()
+        return self.process.returncode
+
+    def kill(self):
+        """End the hypervisor at once."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    def close(self):
+        """End it, whatever state it is in."""
+        self.kill()
+        self.hypervisor.wait_end()
+        for line in getattr(self, "_lines", {}).values():
+            try:
+                line.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            line.close()
+        self.process.stdout.close()
+
+
+class Hmc:
+    """A running hvpipe-hmc."""
+
+    def __init__(self, address, *arguments, name="hmc", state=None, output=None, stdin=False):
+        self.name = name
+        command = [BUILD / "host/tools/hvpipe-hmc", "-v", "-c", address]
+        if state:
+            command += ["--state", state]
+        command += arguments
+        self.command = [str(word) for word in command]
+        # With OUTPUT, the name of a file, standard output is added to that file.
+        with open(output or os.devnull, "ab") as out:
+            self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+                                            stdout=out if output else subprocess.PIPE, stderr=subprocess.PIPE)
+        self.out = None if output else Stream(self.process.stdout, f"{name}'s output")
+        self.err = Stream(self.process.stderr, f"{name}'s errors")
+
+    def write(self, data):
+        """Give DATA to its standard input."""
+        self.process.stdin.write(data)
+        self.process.stdin.flush()
+
+    def wait(self, limit=LIMIT):
+        """Wait for its end; returns its status."""
+        try:
+            status = self.process.wait(limit)
+        except subprocess.TimeoutExpired:
+            raise LabError(f"{self.name}: {shlex.join(self.command)} did not end within {limit} s:\n"
+                           f"{self.said()[-4000:]}") from None
+        self.said()
+        return status
+
+    def said(self):
+        """All its output; what went to a file is not in it. Waits for the end if it has ended."""
+        streams = [stream for stream in (self.out, self.err) if stream]
+        if self.process.poll() is not None:
+            for stream in streams:
+                stream.wait_end()
+        return "".join(stream.text for stream in streams)
+
+    def check(self, limit=LIMIT):
+        """Wait for its end, which must be a good one; returns its output."""
+        status = self.wait(limit)
+        if status != 0:
+            raise LabError(f"{self.name}: {shlex.join(self.command)} ended with status {status}:\n{self.said()[-4000:]}")
+        return self.out.text if self.out else ""
+
+    def signal(self, number):
+        """Send it signal NUMBER."""
+        self.process.send_signal(number)
+
+    def close(self):
+        """End it, whatever state it is in."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.said()
+        for file in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if file:
+                try:
+                    file.close()
+                except OSError:
+                    pass    # what was left to write to its input has no reader
+
+
+class Lab:
+    """A place for partitions and HMCs; ends them all when left, also by a signal."""
+
+    def __init__(self):
+        # Socket paths may not be longer than 107 bytes: a short directory, whatever TMPDIR says.
+        self.directory = Path(tempfile.mkdtemp(prefix="hvpipe-", dir="/tmp"))
+        self._running = []
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._terminated)
+
+    @staticmethod
+    def _terminated(number, frame):
+        raise SystemExit(128 + number)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def partition(self, **how):
+        """Start a partition; see Partition."""
+        return self._keep(Partition(self.directory, **how))
+
+    def hmc(self, partition, source, *arguments, **how):
+        """Start an HMC on SOURCE of PARTITION; see Hmc."""
+        how.setdefault("name", f"HMC {source}")
+        return self._keep(Hmc(partition.sockets[source], *arguments, **how))
+
+    def _keep(self, one):
+        self._running.append(one)
+        return one
+
+    def scratch(self, name):
+        """A fresh directory for files of a test."""
+        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.directory))
+
+    def close(self):
+        """End everything and remove the directory."""
+        while self._running:
+            self._running.pop().close()
+        shutil.rmtree(self.directory, ignore_errors=True)

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""HMCs that are killed and come back: nothing is lost, nothing comes twice, and who waits is told."""
+
+import re
+import signal
+
+import pytest
+
+from lab import source_id
+
+
+@pytest.fixture(scope="module")
+def narrow(lab):
+    """A partition whose hypervisor holds few messages of a source, so that an HMC keeps most of them."""
+    partition = lab.partition(name="narrow", sources=["hmc1,queue-limit=8", "hmc2,queue-limit=8"])
+    yield partition
+    assert partition.poweroff() == 0
+
+
+def numbers(text):
+    """The numbers of the messages in TEXT, in the order they stand in; there must be nothing else."""
+    assert re.fullmatch(r"(<\d{6}>)*", text), text
+    return [int(number) for number in re.findall(r"\d{6}", text)]
+
+
+def received(source, count):
+    """A pattern of the hypervisor's trace: the partition received COUNT messages of SOURCE."""
+    return rf"(?s)(hvpipe_receive source {source_id(source):#010x} size [1-9]\d* status 0\s.*?){{{count}}}"
+
+
+def test_an_hmc_that_sends_is_killed(lab, narrow, tmp_path):
+    """Killed in the middle of what it sends, three times, it comes back and goes on with the state it kept."""
+    count, state = 200, tmp_path / "state"
+    files = []
+    for number in range(1, count + 1):
+        path = tmp_path / f"{number:06d}"
+        path.write_text(f"<{number:06d}>")
+        files.append(path)
+    reader = narrow.start(f"exec hvpipe recv -n {count}")
+    mark = narrow.hypervisor.size
+    hmc = lab.hmc(narrow, "hmc1", "send", *files, state=state)
+    for _ in range(3):
+        narrow.hypervisor.wait_for(received("hmc1", 30), since=mark)
+        mark = narrow.hypervisor.size
+        hmc.signal(signal.SIGKILL)
+        assert hmc.wait() == -signal.SIGKILL
+        hmc = lab.hmc(narrow, "hmc1", "send", "/dev/null", state=state)
+    hmc.wait()
+    said = reader.check()
+    assert numbers("".join(re.findall(r"<\d{6}>", said))) == list(range(1, count + 1))
+    assert said.count("lost") >= 1, "the reader was not told of the lost connection"
+
+
+def test_an_hmc_that_receives_is_killed(lab, narrow, tmp_path):
+    """Killed in the middle of what it receives; the partition sends each message until told that it was taken."""
+    count, state, output = 60, tmp_path / "state", tmp_path / "got"
+    mark = narrow.hypervisor.size
+    hmc = lab.hmc(narrow, "hmc2", "recv", state=state, output=output)
+    sender = narrow.start(f"for n in $(seq 1 {count}); do until printf '<%06d>' $n | hvpipe -s hmc2 send; do"
+                          " echo again; done; done")
+    acknowledged = rf"(?s)(frame_in source {source_id('hmc2'):#010x} type 2 .*?){{10}}"
+    for _ in range(3):
+        narrow.hypervisor.wait_for(acknowledged, since=mark)
+        hmc.signal(signal.SIGKILL)
+        assert hmc.wait() == -signal.SIGKILL
+        mark = narrow.hypervisor.size
+        narrow.hypervisor.wait_for(rf"hvpipe_send source {source_id('hmc2'):#010x} size \d+ status -4\s", since=mark)
+        mark = narrow.hypervisor.size
+        hmc = lab.hmc(narrow, "hmc2", "recv", state=state, output=output)
+    said = sender.check()
+    assert "again" in said
+    hmc.signal(signal.SIGTERM)
+    assert hmc.wait() == 0
+    assert numbers(output.read_text()) == list(range(1, count + 1))
+
+
+def test_nobody_there(lab, narrow):
+    """Without an HMC a send ends at once, with the status that says so (EPIPE); with one again it works."""
+    gone = narrow.run("printf x | hvpipe send")
+    assert gone.status == 5
+    assert "hmc1" in gone.stdout or "0x02000001" in gone.stdout
+    hmc = lab.hmc(narrow, "hmc1", "echo")
+    hmc.err.wait_for("connected to")
+    assert narrow.check("printf hello | hvpipe send -r") == "standard input: hello\n"
+    hmc.signal(signal.SIGTERM)
+    assert hmc.wait() == 0
+    assert narrow.run("printf x | hvpipe send").status == 5
+
+
+def test_an_hmc_that_stalls_holds_up_nobody_else(lab, narrow):
+    """A stopped HMC takes nothing: who sends to it waits, and messages to another source still go."""
+    stalled = lab.hmc(narrow, "hmc1", "recv", "-n", "1")
+    stalled.err.wait_for("connected to")
+    other = lab.hmc(narrow, "hmc2", "echo")
+    other.err.wait_for("connected to")
+    stalled.signal(signal.SIGSTOP)
+    waiting = narrow.start("printf late | hvpipe send")
+    narrow.hypervisor.wait_for(r"hvpipe_send source 0x02000001 size 4 status (-2|9900)\s")
+    assert narrow.check("printf hello | hvpipe -s hmc2 send -r") == "standard input: hello\n"
+    assert waiting.running
+    stalled.signal(signal.SIGCONT)
+    assert waiting.wait().status == 0
+    assert stalled.check() == "late"
+    other.close()
+
+
+def test_a_killed_sender_leaves_the_pipe_working(lab, narrow):
+    """A process that is killed while it waits for a stalled HMC ends; the next message goes."""
+    hmc = lab.hmc(narrow, "hmc1", "recv", "-n", "2")
+    hmc.err.wait_for("connected to")
+    hmc.signal(signal.SIGSTOP)
+    mark = narrow.hypervisor.size
+    waiting = narrow.start("printf first >/tmp/first; exec hvpipe send /tmp/first")
+    narrow.hypervisor.wait_for(r"hvpipe_send source 0x02000001 size 5 status (-2|9900)\s", since=mark)
+    waiting.kill()
+    assert waiting.wait().status == 128 + signal.SIGKILL
+    hmc.signal(signal.SIGCONT)
+    narrow.check("printf second | hvpipe send")
+    assert hmc.check() == "firstsecond"

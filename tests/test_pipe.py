@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Messages between real HMCs and a real partition: order, sources, sizes, files."""
+
+import hashlib
+import os
+import re
+
+import pytest
+
+from lab import source_id
+
+PAYLOAD = 4088
+
+
+def numbered(number):
+    """A message that tells which one it is, of a length that depends on it."""
+    return b"<%06d%s>" % (number, b"." * (number * 37 % 500))
+
+
+def message_files(directory, count):
+    """COUNT files of one message each."""
+    files = []
+    for number in range(1, count + 1):
+        path = directory / f"{number:06d}"
+        path.write_bytes(numbered(number))
+        files.append(path)
+    return files
+
+
+def wait_queued(partition, source, sequence, since=0):
+    """Wait until the hypervisor has taken SOURCE's message SEQUENCE from its HMC."""
+    partition.hypervisor.wait_for(rf"frame_in source {source_id(source):#010x} type 1 length \d+ sequence {sequence}\s",
+                                  since=since)
+
+
+def hold(partition, source, arguments="", output="/dev/stdout"):
+    """Start `hvpipe recv` on SOURCE and stop it when it holds the source and before it reads; returns it."""
+    command = partition.start(f"exec hvpipe -s {source} recv {arguments} >{output}")
+    partition.check(f"until hvpipe status | grep -q {source_id(source):#010x}; do :; done")
+    partition.check(f"kill -STOP {pid_of(partition, source)}")
+    return command
+
+
+def go_on(partition, source):
+    """Let what hold() stopped run."""
+    partition.check(f"kill -CONT {pid_of(partition, source)}")
+
+
+def pid_of(partition, source):
+    """The process that holds SOURCE."""
+    line = re.search(rf"^{source_id(source):#010x} .*$", partition.check("hvpipe status"), re.M)
+    assert line, f"nobody holds {source}"
+    return next(word for word in line[0].split()[6:] if word.isdigit() and int(word) > 1)
+
+
+def test_burst(lab, partition, tmp_path):
+    """A hundred messages of one HMC, all queued before the first read, arrive in order; then another source works."""
+    files = message_files(tmp_path, 100)
+    reader = hold(partition, "hmc1", "-n 100")
+    mark = partition.hypervisor.size
+    hmc = lab.hmc(partition, "hmc1", "send", *files)
+    wait_queued(partition, "hmc1", 100, mark)
+    assert reader.running
+    go_on(partition, "hmc1")
+    assert reader.wait().output == b"".join(path.read_bytes() for path in files)
+    assert reader.status == 0
+    hmc.check()
+
+    other = lab.hmc(partition, "hmc2", "echo")
+    assert partition.check("printf hello | hvpipe -s hmc2 send -r") == "standard input: hello\n"
+    other.close()
+
+
+def test_sources_are_apart(lab, partition):
+    """Two sources whose messages interleave in the hypervisor's queue: each reader sees its own, in order."""
+    count = 40
+    readers = {source: hold(partition, source, f"-n {count}") for source in ("hmc1", "hmc2")}
+    mark = partition.hypervisor.size
+    hmcs = {source: lab.hmc(partition, source, "console", stdin=True) for source in readers}
+    for number in range(1, count + 1):
+        for source, hmc in hmcs.items():
+            hmc.write(f"{source} {number};\n".encode())
+            wait_queued(partition, source, number, mark)
+    for source in readers:
+        go_on(partition, source)
+    for source, reader in readers.items():
+        assert reader.check() == "".join(f"{source} {number};" for number in range(1, count + 1))
+    for hmc in hmcs.values():
+        hmc.write(b"/quit\n")
+        hmc.check()
+
+
+@pytest.mark.parametrize("size", [1, 2, 47, 48, 4087, PAYLOAD])
+def test_sizes(lab, partition, tmp_path, size):
+    """A message of SIZE bytes, the largest and the smallest too, goes there and back as it is."""
+    data = os.urandom(size)
+    (tmp_path / "message").write_bytes(data)
+    answer = partition.start("exec hvpipe -s hmc1 listen -x cat")
+    hmc = lab.hmc(partition, "hmc1", "send", "--reply", tmp_path / "message")
+    hmc.check()
+    answer.kill()
+    answer.wait()
+    partition.put("/tmp/message", data)
+    echo = lab.hmc(partition, "hmc2", "echo")
+    partition.check("hvpipe -s hmc2 send -r /tmp/message >/tmp/reply")
+    assert partition.get("/tmp/reply").startswith(b"/tmp/message: " + data)
+    echo.close()
+
+
+def test_a_long_stream_is_cut_into_messages(lab, partition, tmp_path):
+    """What has more than 4088 bytes goes as consecutive messages, full but for the last, both ways."""
+    partition.check(f"head -c {5 * PAYLOAD + 1} /dev/urandom >/tmp/stream")
+    digest = partition.check("sha256sum </tmp/stream").split()[0]
+    mark = partition.hypervisor.size
+    hmc = lab.hmc(partition, "hmc1", "recv", "-n", "6", output=tmp_path / "stream")
+    partition.check("hvpipe send /tmp/stream")
+    hmc.check()
+    assert hashlib.sha256((tmp_path / "stream").read_bytes()).hexdigest() == digest
+    sizes = re.findall(r"hvpipe_send source 0x02000001 size (\d+) status 0\s", partition.hypervisor.since(mark))
+    assert [int(size) for size in sizes] == [PAYLOAD] * 5 + [1]
+
+    back = partition.start("exec hvpipe recv -n 6 >/tmp/back")
+    lab.hmc(partition, "hmc1", "send", tmp_path / "stream").check()
+    assert back.wait().status == 0
+    assert partition.check("sha256sum </tmp/back").split()[0] == digest
+
+
+def test_files_keep_their_names(lab, partition, tmp_path):
+    """File messages: an empty file, one with a space in its name, a long one; both ways."""
+    names = {"empty": b"", "two words.txt": b"hello\n", "long": os.urandom(20000)}
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    for name, data in names.items():
+        (tmp_path / name).write_bytes(data)
+    receiver = partition.start("mkdir -p /tmp/in && cd /tmp/in && rm -f * && exec hvpipe recv -d . -n 3")
+    lab.hmc(partition, "hmc1", "send", "-f", *(tmp_path / name for name in names)).check()
+    assert receiver.check().splitlines() == list(names)
+    sums = partition.check("cd /tmp/in && sha256sum *")
+    assert sums == "".join(f"{hashlib.sha256(names[name]).hexdigest()}  {name}\n" for name in sorted(names))
+
+    hmc = lab.hmc(partition, "hmc1", "recv", "-d", inbox, "-n", "3")
+    partition.check("cd /tmp/in && hvpipe send -f *")
+    hmc.check()
+    assert {path.name: path.read_bytes() for path in inbox.iterdir()} == names
+
+
+def test_both_ways_at_once(lab, partition, tmp_path):
+    """Two sources, traffic both ways on both at the same time: all of it arrives, none of it elsewhere."""
+    listeners, hmcs = [], {}
+    for source in ("hmc1", "hmc2"):
+        listeners.append(partition.start(f"exec hvpipe -s {source} listen -x 'sha256sum'"))
+        files = []
+        for number in range(10):
+            path = tmp_path / f"{source}-{number}"
+            path.write_bytes(os.urandom(100 + 400 * number))
+            files.append(path)
+        hmcs[source] = lab.hmc(partition, source, "send", "--reply", *files), files
+    for hmc, files in hmcs.values():
+        said = hmc.check()
+        for path in files:
+            assert f"{path}: {hashlib.sha256(path.read_bytes()).hexdigest()}" in said
+    for listener in listeners:
+        listener.kill()
+        listener.wait()
+
+
+def test_messages_for_nobody_are_drained(lab, partition, tmp_path):
+    """Messages to a source that nobody holds do not block the pipe: they are dropped and counted."""
+    def dropped():
+        return int(re.search(r"(\d+) messages dropped", partition.check("hvpipe status"))[1])
+    before = dropped()
+    lab.hmc(partition, "hmc3", "send", *message_files(tmp_path, 20)).check()
+    assert dropped() == before + 20
+    echo = lab.hmc(partition, "hmc4", "echo")
+    assert partition.check("printf hello | hvpipe -s hmc4 send -r") == "standard input: hello\n"
+    echo.close()
+
+
+def test_a_second_holder_is_refused(partition):
+    """A source has one holder; the second is told who it is, and gets it when the first ends."""
+    first = hold(partition, "hmc1")
+    pid = pid_of(partition, "hmc1")
+    second = partition.run("hvpipe recv -t 1")
+    assert second.status == 4
+    assert "hmc1" in second.stdout or "0x02000001" in second.stdout
+    assert pid in second.stdout
+    first.kill()
+    first.wait()
+    assert partition.run("hvpipe recv -t 0.1").status == 6
+
+
+@pytest.mark.parametrize("source", ["hmc0", "hmc65536", "hmc", "hmcx", "0x01000001", "0x02010001", "0x102000001", "-1", "", "1x"])
+def test_wrong_sources_are_named(partition, source):
+    """A source that cannot be is refused by the tool; its error names it."""
+    command = partition.run(f"printf x | hvpipe -s '{source}' send")
+    assert command.status in (1, 2)
+    assert source in command.stdout and "hvpipe:" in command.stdout
+
+
+def test_unknown_source(partition):
+    """A source that the hypervisor does not know: an error that names it, and the pipe goes on working."""
+    command = partition.run("printf x | hvpipe -s hmc9 send")
+    assert command.status != 0
+    assert "hmc9" in command.stdout or "0x02000009" in command.stdout
+
+
+def test_nothing_to_send(partition):
+    """No message is empty: an empty input is an error, and so is a file that is not there."""
+    empty = partition.run("hvpipe send </dev/null")
+    assert empty.status == 1 and "empty" in empty.stdout
+    missing = partition.run("hvpipe send /no/such/file")
+    assert missing.status == 1 and "/no/such/file" in missing.stdout
+
+
+def test_a_failing_command_stops_nothing(lab, partition, tmp_path):
+    """`listen` reports a command that fails or prints too much, and serves the next message."""
+    for name, text in (("fail", "exit 7"), ("much", "head -c 5000 /dev/zero"), ("good", "echo fine")):
+        (tmp_path / name).write_text(text)
+    listener = partition.start("exec hvpipe listen -x 'sh'")
+    lab.hmc(partition, "hmc1", "send", tmp_path / "fail", tmp_path / "much").check()
+    assert lab.hmc(partition, "hmc1", "send", "--reply", tmp_path / "good").check().endswith("good: fine\n")
+    listener.kill()
+    said = listener.wait().stdout
+    assert "exit status 7" in said and "5000" in said

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The main job, as `make run` does it."""
+
+import re
+import subprocess
+
+from lab import TOP
+
+
+def test_run():
+    """It ends with its line, and the line's numbers are those of real traffic."""
+    done = subprocess.run([TOP / "scripts/run"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+                          timeout=600)
+    assert done.returncode == 0, done.stdout[-6000:]
+    last = re.fullmatch(r"run: (\d+) to partition, (\d+) to HMC, 0 lost", done.stdout.splitlines()[-1])
+    assert last, done.stdout[-2000:]
+    # Three certificates, one of them in several messages; three answers and a file.
+    assert int(last[1]) >= 4 and int(last[2]) >= 4
