@@ -156,7 +156,7 @@ def output_of(*command, **kwargs):
 
 
 def result(name, key_now, make):
-    """The directory of result NAME made from what KEY_NOW() names; MAKE(directory) fills it when it is not there yet."""
+    """The directory of result NAME, made by MAKE(directory) from what KEY_NOW() names, unless it is there already."""
     key = key_now()
     place = cache_dir() / "results" / f"{name}-{key}"
     if place.is_dir():

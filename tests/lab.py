@@ -179,7 +179,7 @@ class Agent:
         self._thread.start()
 
     def _read(self):
-        command = status = None
+        command, status, body = None, None, b""
         with self._line.makefile("rb") as lines, self._log:
             try:
                 for line in lines:
@@ -446,7 +446,8 @@ class Hmc:
         """Wait for its end, which must be a good one; returns its output."""
         status = self.wait(limit)
         if status != 0:
-            raise LabError(f"{self.name}: {shlex.join(self.command)} ended with status {status}:\n{self.said()[-4000:]}")
+            raise LabError(f"{self.name}: {shlex.join(self.command)} ended with status {status}:\n"
+                           f"{self.said()[-4000:]}")
         return self.out.text if self.out else ""
 
     def signal(self, number):

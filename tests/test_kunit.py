@@ -20,7 +20,8 @@ def cases():
 def report(echoing):
     """What the kernel said about our suite: its lines, from the subtest's beginning to its result."""
     echoing.console.wait_for(rf"^ok \d+ {SUITE}|^not ok \d+ {SUITE}")
-    match = re.search(rf"^\s*# Subtest: {SUITE}\r?$.*?^(not )?ok \d+ {SUITE}\b[^\n]*", echoing.console.text, re.M | re.S)
+    match = re.search(rf"^\s*# Subtest: {SUITE}\r?$.*?^(not )?ok \d+ {SUITE}\b[^\n]*", echoing.console.text,
+                      re.M | re.S)
     assert match, "no KTAP report of the suite on the console"
     return match[0].replace("\r", "")
 

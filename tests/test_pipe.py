@@ -189,7 +189,8 @@ def test_a_second_holder_is_refused(partition):
     assert partition.run("hvpipe recv -t 0.1").status == 6
 
 
-@pytest.mark.parametrize("source", ["hmc0", "hmc65536", "hmc", "hmcx", "0x01000001", "0x02010001", "0x102000001", "-1", "", "1x"])
+@pytest.mark.parametrize("source", ["hmc0", "hmc65536", "hmc", "hmcx", "0x01000001", "0x02010001", "0x102000001",
+                                    "-1", "", "1x"])
 def test_wrong_sources_are_named(partition, source):
     """A source that cannot be is refused by the tool; its error names it."""
     command = partition.run(f"printf x | hvpipe -s '{source}' send")

@@ -9,8 +9,8 @@ from lab import TOP
 
 def test_run():
     """It ends with its line, and the line's numbers are those of real traffic."""
-    done = subprocess.run([TOP / "scripts/run"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-                          timeout=600)
+    done = subprocess.run([TOP / "scripts/run"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          check=False, timeout=600)
     assert done.returncode == 0, done.stdout[-6000:]
     last = re.fullmatch(r"run: (\d+) to partition, (\d+) to HMC, 0 lost", done.stdout.splitlines()[-1])
     assert last, done.stdout[-2000:]

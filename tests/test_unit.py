@@ -15,22 +15,22 @@ QEMU_TESTS = sorted((BUILD / "qemu-tests").glob("*-test"))
 
 def meson_tests():
     """The names of the tests Meson knows."""
-    known = subprocess.run(["meson", "introspect", "--tests", HOST], check=True, stdout=subprocess.PIPE).stdout
-    return sorted(test["name"] for test in json.loads(known))
+    known = subprocess.run(["meson", "introspect", "--tests", HOST], check=True, stdout=subprocess.PIPE)
+    return sorted(test["name"] for test in json.loads(known.stdout))
 
 
 def qtests():
     """All (program, test) of the device's tests."""
     environment = {**os.environ, "QTEST_QEMU_BINARY": str(BUILD / "qemu-system-ppc64")}
     for program in QEMU_TESTS:
-        listed = subprocess.run([program, "-l"], check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
-        yield from ((program, line) for line in listed.splitlines() if line.startswith("/"))
+        listed = subprocess.run([program, "-l"], check=True, stdout=subprocess.PIPE, text=True, env=environment)
+        yield from ((program, line) for line in listed.stdout.splitlines() if line.startswith("/"))
 
 
 def run(command, **environment):
     """Run COMMAND; its output is shown when it fails."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=600,
-                          env={**os.environ, **environment})
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+                          timeout=600, env={**os.environ, **environment})
     assert done.returncode == 0, done.stdout[-8000:]
     return done.stdout
 
