@@ -18,12 +18,10 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/cutils.h"
 #include "qemu/error-report.h"
 #include "qemu/rcu.h"
 #include "qemu/timer.h"
 #include "qapi/error.h"
-#include "qapi/visitor.h"
 #include "chardev/char-fe.h"
 #include "exec/memory.h"
 #include "hw/irq.h"
@@ -33,6 +31,7 @@
 #include "hw/qdev-properties.h"
 #include "hw/qdev-properties-system.h"
 #include "migration/vmstate.h"
+#include "spapr_hvpipe_fault.h"
 #include "sysemu/reset.h"
 #include "sysemu/runstate.h"
 #include "trace.h"
@@ -49,7 +48,7 @@ OBJECT_DECLARE_SIMPLE_TYPE(SpaprHvpipeSource, SPAPR_HVPIPE_SOURCE)
 #define HVPIPE_BUSY_1MS         9900
 
 /* The first polls of a send are told to call again at once, later ones not */
-#define HVPIPE_EAGER_POLLS      16
+#define HVPIPE_EAGER_POLLS      64
 
 /* Source IDs are 0xCCRRQQQQ */
 #define HVPIPE_SOURCE_CC(id)    ((id) >> 24)
@@ -136,6 +135,7 @@ struct SpaprHvpipeSource {
     /* the connection */
     HvpipeLink link;
     bool was_up;                /* the link was, in the migration stream */
+    bool loss_due;              /* it was, and the partition runs here now */
     HvpipeLinkHeader in_header;
     uint32_t in_size;
     uint32_t out_size;          /* of the frame being written, 0: none */
@@ -179,324 +179,42 @@ static SpaprHvpipeSource *hvpipe_find_source(SpaprHvpipe *s, uint32_t id)
 
 /*
  * Faults
- *
- * What a hypervisor does wrong, on demand: a list of HvpipeFault, parsed from
- * the property "inject". The tables are the grammar.
  */
 
-typedef enum HvpipeFaultTarget {
-    HVPIPE_FAULT_SEND,
-    HVPIPE_FAULT_RECEIVE,
-    HVPIPE_FAULT_CHECK_EXCEPTION,
-    HVPIPE_FAULT_SET_SYSTEM_PARAMETER,
-    HVPIPE_FAULT_EVENT,
-    HVPIPE_FAULT_TARGETS
-} HvpipeFaultTarget;
-
-typedef enum HvpipeFaultKey {
-    HVPIPE_FAULT_STATUS,
-    HVPIPE_FAULT_SOURCE,
-    HVPIPE_FAULT_LENGTH,
-    HVPIPE_FAULT_COUNT,
-    HVPIPE_FAULT_EVERY,
-    HVPIPE_FAULT_KEYS
-} HvpipeFaultKey;
-
-#define KEY(k) (1u << HVPIPE_FAULT_##k)
-
-static const char *const hvpipe_fault_keys[HVPIPE_FAULT_KEYS] = {
-    [HVPIPE_FAULT_STATUS] = "status",
-    [HVPIPE_FAULT_SOURCE] = "source",
-    [HVPIPE_FAULT_LENGTH] = "length",
-    [HVPIPE_FAULT_COUNT]  = "count",
-    [HVPIPE_FAULT_EVERY]  = "every",
-};
-
-typedef enum HvpipeFaultEvent {
-    HVPIPE_FAULT_SPURIOUS,
-    HVPIPE_FAULT_DUPLICATE,
-    HVPIPE_FAULT_NO_SECTION,
-    HVPIPE_FAULT_SHORT_SECTION,
-    HVPIPE_FAULT_UNKNOWN_SOURCE,
-    HVPIPE_FAULT_BOTH_BITS,
-    HVPIPE_FAULT_UNKNOWN_BITS,
-    HVPIPE_FAULT_WRONG_TYPE,
-} HvpipeFaultEvent;
-
-static const struct {
-    const char *name;
-    const char *kinds;          /* separated by spaces, in the enum's order */
-    uint32_t effects;           /* keys that say what goes wrong */
-    uint32_t keys;              /* keys that say how often and where */
-} hvpipe_fault_targets[HVPIPE_FAULT_TARGETS] = {
-    [HVPIPE_FAULT_SEND] = {
-        "send", NULL, KEY(STATUS), KEY(COUNT) | KEY(EVERY)
-    },
-    [HVPIPE_FAULT_RECEIVE] = {
-        "receive", NULL,
-        KEY(STATUS) | KEY(SOURCE) | KEY(LENGTH), KEY(COUNT) | KEY(EVERY)
-    },
-    [HVPIPE_FAULT_CHECK_EXCEPTION] = {
-        "check-exception", "none", KEY(STATUS), KEY(COUNT) | KEY(EVERY)
-    },
-    [HVPIPE_FAULT_SET_SYSTEM_PARAMETER] = {
-        "set-system-parameter", NULL, KEY(STATUS), KEY(COUNT) | KEY(EVERY)
-    },
-    [HVPIPE_FAULT_EVENT] = {
-        "event", "spurious duplicate no-section short-section unknown-source "
-        "both-bits unknown-bits wrong-type",
-        0, KEY(SOURCE) | KEY(COUNT) | KEY(EVERY)
-    },
-};
-
-typedef struct HvpipeFault {
-    HvpipeFaultTarget target;
-    int kind;                   /* -1: none */
-    uint32_t given;             /* keys that have a value */
-    int64_t value[HVPIPE_FAULT_KEYS];
-    uint64_t seen;
-} HvpipeFault;
-
-static void hvpipe_free_faults(GSList *faults)
-{
-    g_slist_free_full(faults, g_free);
-}
-
-static char *hvpipe_fault_words(HvpipeFaultTarget target)
-{
-    uint32_t keys = hvpipe_fault_targets[target].effects |
-                    hvpipe_fault_targets[target].keys;
-    GString *words = g_string_new(hvpipe_fault_targets[target].kinds);
-    int i;
-
-    for (i = 0; i < HVPIPE_FAULT_KEYS; i++) {
-        if (keys & (1u << i)) {
-            g_string_append_printf(words, "%s%s=N", words->len ? " " : "",
-                                   hvpipe_fault_keys[i]);
-        }
-    }
-    return g_string_free(words, FALSE);
-}
-
-static bool hvpipe_parse_fault_word(HvpipeFault *fault, const char *word,
-                                    Error **errp)
-{
-    const char *target = hvpipe_fault_targets[fault->target].name;
-    const char *value = strchr(word, '=');
-    g_autofree char *words = hvpipe_fault_words(fault->target);
-    uint32_t keys = hvpipe_fault_targets[fault->target].effects |
-                    hvpipe_fault_targets[fault->target].keys;
-    int i;
-
-    if (!value && hvpipe_fault_targets[fault->target].kinds) {
-        g_auto(GStrv) kinds =
-            g_strsplit(hvpipe_fault_targets[fault->target].kinds, " ", 0);
-
-        for (i = 0; kinds[i]; i++) {
-            if (!strcmp(word, kinds[i])) {
-                if (fault->kind >= 0) {
-                    error_setg(errp, "'%s:' takes one kind only, '%s' is the "
-                               "second", target, word);
-                    return false;
-                }
-                fault->kind = i;
-                return true;
-            }
-        }
-    }
-
-    for (i = 0; value && i < HVPIPE_FAULT_KEYS; i++) {
-        const char *key = hvpipe_fault_keys[i];
-        int64_t low = i == HVPIPE_FAULT_STATUS ? INT32_MIN :
-                      i == HVPIPE_FAULT_EVERY ? 1 : 0;
-        int64_t high = i == HVPIPE_FAULT_STATUS ? INT32_MAX : UINT32_MAX;
-
-        if (!(keys & (1u << i)) || strlen(key) != value - word ||
-            strncmp(word, key, value - word)) {
-            continue;
-        }
-        if (fault->given & (1u << i)) {
-            error_setg(errp, "'%s' is given twice in '%s:'", key, target);
-            return false;
-        }
-        if (qemu_strtoi64(value + 1, NULL, 0, &fault->value[i]) ||
-            fault->value[i] < low || fault->value[i] > high) {
-            error_setg(errp, "'%s' in '%s:' is not a number from %" PRId64
-                       " to %" PRId64, word, target, low, high);
-            return false;
-        }
-        fault->given |= 1u << i;
-        return true;
-    }
-
-    error_setg(errp, "'%s:' does not know '%s', choose from: %s", target, word,
-               words);
-    return false;
-}
-
-static HvpipeFault *hvpipe_parse_fault(const char *text, Error **errp)
-{
-    g_autofree HvpipeFault *fault = g_new0(HvpipeFault, 1);
-    g_autofree char *name = g_strndup(text, strcspn(text, ":"));
-    const char *rest = text + strlen(name);
-    g_auto(GStrv) words = NULL;
-    int i;
-
-    fault->kind = -1;
-    fault->value[HVPIPE_FAULT_COUNT] = 1;
-    fault->value[HVPIPE_FAULT_EVERY] = 1;
-
-    for (i = 0; i < HVPIPE_FAULT_TARGETS; i++) {
-        if (!strcmp(name, hvpipe_fault_targets[i].name)) {
-            break;
-        }
-    }
-    if (i == HVPIPE_FAULT_TARGETS) {
-        g_autoptr(GString) names = g_string_new(NULL);
-
-        for (i = 0; i < HVPIPE_FAULT_TARGETS; i++) {
-            g_string_append_printf(names, " %s:", hvpipe_fault_targets[i].name);
-        }
-        error_setg(errp, "'%s' is nothing that can fail, choose from:%s", name,
-                   names->str);
-        return NULL;
-    }
-    fault->target = i;
-
-    words = g_strsplit(*rest ? rest + 1 : "", ",", 0);
-    for (i = 0; words[i]; i++) {
-        if (!hvpipe_parse_fault_word(fault, words[i], errp)) {
-            return NULL;
-        }
-    }
-
-    if (fault->kind < 0 &&
-        !(fault->given & hvpipe_fault_targets[fault->target].effects)) {
-        g_autofree char *choices = hvpipe_fault_words(fault->target);
-
-        error_setg(errp, "'%s' does not say what goes wrong, choose from: %s",
-                   text, choices);
-        return NULL;
-    }
-    if ((fault->given & KEY(STATUS)) &&
-        (fault->kind >= 0 || (fault->given & (KEY(SOURCE) | KEY(LENGTH))))) {
-        error_setg(errp, "'%s': a call that fails with a status returns "
-                   "nothing else, leave 'status' out or the rest", text);
-        return NULL;
-    }
-    if (fault->target == HVPIPE_FAULT_CHECK_EXCEPTION && fault->kind >= 0) {
-        fault->kind = -1;
-        fault->given |= KEY(STATUS);
-        fault->value[HVPIPE_FAULT_STATUS] = RTAS_OUT_NO_ERRORS_FOUND;
-    }
-    return g_steal_pointer(&fault);
-}
-
-static char *hvpipe_print_fault(const HvpipeFault *fault)
-{
-    GString *text = g_string_new(hvpipe_fault_targets[fault->target].name);
-    char separator = ':';
-    int i;
-
-    if (fault->kind >= 0) {
-        g_auto(GStrv) kinds =
-            g_strsplit(hvpipe_fault_targets[fault->target].kinds, " ", 0);
-
-        g_string_append_printf(text, ":%s", kinds[fault->kind]);
-        separator = ',';
-    }
-    for (i = 0; i < HVPIPE_FAULT_KEYS; i++) {
-        if ((fault->given & (1u << i)) || i == HVPIPE_FAULT_COUNT) {
-            g_string_append_printf(text, i == HVPIPE_FAULT_SOURCE ?
-                                   "%c%s=0x%08" PRIx64 : "%c%s=%" PRId64,
-                                   separator, hvpipe_fault_keys[i],
-                                   fault->value[i]);
-            separator = ',';
-        }
-    }
-    return g_string_free(text, FALSE);
-}
+#define KEY(k) HVPIPE_FAULT_KEY(k)
 
 static char *hvpipe_get_inject(Object *obj, Error **errp)
 {
-    SpaprHvpipe *s = SPAPR_HVPIPE(obj);
-    GString *text = g_string_new(NULL);
-    GSList *item;
-
-    for (item = s->faults; item; item = item->next) {
-        g_autofree char *fault = hvpipe_print_fault(item->data);
-
-        g_string_append_printf(text, "%s%s", text->len ? ";" : "", fault);
-    }
-    return g_string_free(text, FALSE);
+    return hvpipe_faults_print(SPAPR_HVPIPE(obj)->faults);
 }
 
 static void hvpipe_set_inject(Object *obj, const char *text, Error **errp)
 {
+    ERRP_GUARD();
     SpaprHvpipe *s = SPAPR_HVPIPE(obj);
-    g_auto(GStrv) texts = g_strsplit(text, ";", 0);
-    GSList *faults = NULL;
-    int i;
+    GSList *faults = hvpipe_faults_parse(text, errp);
 
-    for (i = 0; texts[i]; i++) {
-        HvpipeFault *fault = hvpipe_parse_fault(texts[i], errp);
-
-        if (!fault) {
-            error_prepend(errp, "inject: ");
-            hvpipe_free_faults(faults);
-            return;
-        }
-        faults = g_slist_append(faults, fault);
+    if (*errp) {
+        error_prepend(errp, "inject: ");
+        return;
     }
-
-    hvpipe_free_faults(s->faults);
+    hvpipe_faults_free(s->faults);
     s->faults = faults;
     if (s->raise_timer) {
         timer_mod(s->raise_timer, qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL));
     }
 }
 
-/*
- * Does a fault strike @target now? With @keys, only those that set one of
- * them do. Strikes are counted, the last one forgets the fault.
- */
 static bool hvpipe_fault(SpaprHvpipe *s, HvpipeFaultTarget target,
                          uint32_t keys, HvpipeFault *strike)
 {
-    GSList *item;
-
-    for (item = s->faults; item; item = item->next) {
-        HvpipeFault *fault = item->data;
-
-        if (fault->target != target || (keys && !(fault->given & keys))) {
-            continue;
-        }
-        if (++fault->seen % fault->value[HVPIPE_FAULT_EVERY]) {
-            continue;
-        }
-        *strike = *fault;
-        trace_spapr_hvpipe_fault(hvpipe_fault_targets[target].name);
-        /* A count of 0 has no end */
-        if (fault->value[HVPIPE_FAULT_COUNT] &&
-            !--fault->value[HVPIPE_FAULT_COUNT]) {
-            s->faults = g_slist_delete_link(s->faults, item);
-            g_free(fault);
-        }
-        return true;
-    }
-    return false;
+    /* The usual case costs nothing. */
+    return s->faults && hvpipe_faults_strike(&s->faults, target, keys, strike);
 }
 
 static bool hvpipe_has_event_fault(SpaprHvpipe *s)
 {
-    GSList *item;
-
-    for (item = s->faults; item; item = item->next) {
-        if (((HvpipeFault *)item->data)->target == HVPIPE_FAULT_EVENT) {
-            return true;
-        }
-    }
-    return false;
+    return hvpipe_faults_any(s->faults, HVPIPE_FAULT_EVENT);
 }
 
 /* An event was kept back or a malformed one is wanted: raise in a while. */
@@ -581,16 +299,6 @@ static void hvpipe_dequeue(SpaprHvpipe *s)
     g_free(entry);
     s->announced = false;
     hvpipe_announce(s);
-}
-
-static void hvpipe_free_queue(SpaprHvpipe *s)
-{
-    HvpipeEntry *entry, *next;
-
-    QTAILQ_FOREACH_SAFE(entry, &s->queue, next, next) {
-        QTAILQ_REMOVE(&s->queue, entry, next);
-        g_free(entry);
-    }
 }
 
 /*
@@ -861,7 +569,7 @@ static int hvpipe_link_can_receive(void *opaque)
 {
     SpaprHvpipeSource *s = opaque;
 
-    if (runstate_check(RUN_STATE_INMIGRATE) ||
+    if (runstate_check(RUN_STATE_INMIGRATE) || s->loss_due ||
         (s->link != HVPIPE_LINK_OPENED && s->link != HVPIPE_LINK_UP)) {
         return 0;
     }
@@ -872,7 +580,7 @@ static int hvpipe_link_can_receive(void *opaque)
     if (s->queued >= s->queue_limit &&
         s->in_size >= HVPIPE_LINK_HEADER_SIZE &&
         s->in_header.type == HVPIPE_LINK_MESSAGE &&
-        s->in_header.sequence >= s->next_in) {
+        s->in_header.sequence == s->next_in) {
         return 0;
     }
     return hvpipe_link_missing(s);
@@ -1281,9 +989,9 @@ static void hvpipe_vm_change_state(void *opaque, bool running, RunState state)
     }
     g_hash_table_iter_init(&iter, s->sources);
     while (g_hash_table_iter_next(&iter, NULL, (gpointer *)&source)) {
-        if (source->was_up) {
+        if (source->loss_due) {
             /* The HMC has yet to come to where the partition is now. */
-            source->was_up = false;
+            source->loss_due = false;
             hvpipe_enqueue(source, HVPIPE_EVENT_LOST, 0, NULL, 0);
         }
         qemu_chr_fe_accept_input(&source->chr);
@@ -1308,9 +1016,14 @@ static int hvpipe_pre_load(void *opaque)
 {
     SpaprHvpipe *s = opaque;
     SpaprHvpipeSource *source;
+    HvpipeEntry *entry, *next;
     GHashTableIter iter;
 
-    hvpipe_free_queue(s);
+    s->enabled = s->announced = s->fetched = false;
+    QTAILQ_FOREACH_SAFE(entry, &s->queue, next, next) {
+        QTAILQ_REMOVE(&s->queue, entry, next);
+        g_free(entry);
+    }
     g_hash_table_iter_init(&iter, s->sources);
     while (g_hash_table_iter_next(&iter, NULL, (gpointer *)&source)) {
         source->queued = 0;
@@ -1319,13 +1032,11 @@ static int hvpipe_pre_load(void *opaque)
     return 0;
 }
 
-static int hvpipe_post_load(void *opaque, int version_id)
+static bool hvpipe_loaded_well(SpaprHvpipe *s)
 {
-    SpaprHvpipe *s = opaque;
     SpaprHvpipeSource *source;
     HvpipeEntry *entry;
 
-    /* Every entry gets its source first, whatever else may be wrong. */
     QTAILQ_FOREACH(entry, &s->queue, next) {
         source = hvpipe_find_source(s, entry->source_id);
         if (!source) {
@@ -1333,27 +1044,24 @@ static int hvpipe_post_load(void *opaque, int version_id)
                          "from source 0x%08x, which this machine does not "
                          "have: add -device " TYPE_SPAPR_HVPIPE_SOURCE,
                          entry->source_id);
-            hvpipe_free_queue(s);
-            return -EINVAL;
+            return false;
         }
         entry->source = source;
         source->last = entry;
         source->queued += entry->type == HVPIPE_EVENT_MESSAGE;
-    }
-    QTAILQ_FOREACH(entry, &s->queue, next) {
         if (entry->type == HVPIPE_EVENT_MESSAGE ?
             entry->size < 1 || entry->size > HVPIPE_PAYLOAD_MAX :
             entry->type != HVPIPE_EVENT_LOST || entry->size) {
             error_report(TYPE_SPAPR_HVPIPE ": migration: queue entry of source "
                          "0x%08x has type %u and size %u", entry->source_id,
                          entry->type, entry->size);
-            return -EINVAL;
+            return false;
         }
-        if (entry->source->queued > HVPIPE_QUEUE_LIMIT_MAX) {
+        if (source->queued > HVPIPE_QUEUE_LIMIT_MAX) {
             error_report(TYPE_SPAPR_HVPIPE ": migration: queue has %u messages "
                          "from source 0x%08x, more than any queue-limit",
-                         entry->source->queued, entry->source_id);
-            return -EINVAL;
+                         source->queued, entry->source_id);
+            return false;
         }
     }
 
@@ -1365,6 +1073,15 @@ static int hvpipe_post_load(void *opaque, int version_id)
         error_report(TYPE_SPAPR_HVPIPE ": migration: enabled %d, announced %d, "
                      "fetched %d, queue %s do not fit together", s->enabled,
                      s->announced, s->fetched, entry ? "not empty" : "empty");
+        return false;
+    }
+    return true;
+}
+
+static int hvpipe_post_load(void *opaque, int version_id)
+{
+    if (!hvpipe_loaded_well(opaque)) {
+        hvpipe_pre_load(opaque);
         return -EINVAL;
     }
     return 0;
@@ -1437,7 +1154,7 @@ static void hvpipe_finalize(Object *obj)
 {
     SpaprHvpipe *s = SPAPR_HVPIPE(obj);
 
-    hvpipe_free_faults(s->faults);
+    hvpipe_faults_free(s->faults);
     g_hash_table_unref(s->sources);
 }
 
@@ -1468,7 +1185,7 @@ static int hvpipe_source_pre_save(void *opaque)
 static int hvpipe_source_post_load(void *opaque, int version_id)
 {
     SpaprHvpipeSource *s = opaque;
-    const HvpipeRecord *record = &s->record;
+    HvpipeRecord *record = &s->record;
     uint64_t sequence = s->received;
     HvpipeEntry *entry;
 
@@ -1478,6 +1195,7 @@ static int hvpipe_source_post_load(void *opaque, int version_id)
         error_report(TYPE_SPAPR_HVPIPE_SOURCE " 0x%08x: migration: message to "
                      "the source has state %u and size %u", s->id,
                      record->state, record->size);
+        record->state = HVPIPE_RECORD_NONE;
         return -EINVAL;
     }
     if (s->next_in < 1 || s->received >= s->next_in ||
@@ -1503,9 +1221,10 @@ static int hvpipe_source_post_load(void *opaque, int version_id)
     }
 
     /*
-     * What was said on this link belongs to another state of the machine. The
-     * loss is the loaded state's to report, see hvpipe_vm_change_state().
+     * What was said on this link belongs to another state of the machine. If
+     * there is a loss to tell of, it is that of the loaded state's link.
      */
+    s->loss_due = s->was_up;
     if (s->link == HVPIPE_LINK_UP) {
         s->link = HVPIPE_LINK_BROKEN;
         hvpipe_link_drop(s, HVPIPE_LINK_BROKEN);
