@@ -9,7 +9,7 @@ from lab import BUILD, TOP, Lab
 
 # The fast ones first; what boots a partition of its own last.
 ORDER = ("test_build", "test_unit", "test_tools", "test_kunit", "test_abi", "test_pipe", "test_loss", "test_boot",
-         "test_run")
+         "test_shell", "test_run")
 
 
 def pytest_collection_modifyitems(items):

@@ -259,17 +259,49 @@ class Qmp:
         self.execute("qom-set", path=path, property=name, value=value)
 
 
-class Partition:
-    """A pseries machine under our QEMU, booted to its agent."""
+def source_sockets(directory, name, sources):
+    """Where the HMCs of SOURCES connect to: {hmcN: path}."""
+    return {source.partition(",")[0]: directory / f"{name}-{source.partition(',')[0]}.sock" for source in sources}
 
-    def __init__(self, directory, name="partition", sources=(), echo=(), hvpipe=True, kernel="vmlinux", append="",
-                 options=(), smp=1, wait=True):
+
+def machine(directory, name, lines, sources=(), echo=(), hvpipe=True, kernel="vmlinux", append="", options=(), smp=1):
+    """The command that runs a partition.
+
+    LINES are its character devices, {"console": chardev, "agent": chardev, "qmp": chardev}. A source of SOURCES is
+    "hmcN", or "hmcN,PROPERTY=VALUE..." for a device with more properties; those of ECHO answer by themselves.
+    """
+    command = [
+        BUILD / "qemu-system-ppc64", "-machine", "pseries,x-vof=on", "-accel", "tcg", "-nodefaults", "-nographic",
+        "-L", BUILD / "pc-bios", "-m", "512M", "-smp", smp, "-no-reboot", "-name", name,
+        "-kernel", BUILD / kernel, "-initrd", BUILD / "initramfs.cpio.gz",
+        "-append", f"console=hvc0 rdinit=/init {append}".strip(),
+    ]
+    for line, chardev in lines.items():
+        kind, _, more = chardev.partition(",")
+        command += ["-chardev", f"{kind},id={line},{more}"]
+        if line == "qmp":
+            command += ["-qmp", "chardev:qmp"]
+        else:
+            command += ["-device", f"spapr-vty,chardev={line},reg={0x30000000 + 0x1000 * (line == 'agent'):#x}"]
+    if hvpipe:
+        command += ["-device", "spapr-hvpipe,id=hvpipe"]
+    for source, path in source_sockets(directory, name, sources).items():
+        command += ["-chardev", f"socket,id={source},path={path},server=on,wait=off"]
+    for source in [*sources, *echo]:
+        source, _, more = source.partition(",")
+        more = more or ("echo=on" if source in echo else "")
+        command += ["-device", f"spapr-hvpipe-source,id=source-{source},source-id={source_id(source):#x},"
+                    + ",".join(filter(None, ("" if source in echo else f"chardev={source}", more)))]
+    return [str(word) for word in [*command, *options]]
+
+
+class Partition:
+    """A pseries machine under our QEMU, booted to its agent. What it is made of is said in machine()."""
+
+    def __init__(self, directory, name="partition", sources=(), hvpipe=True, options=(), wait=True, **how):
         self.name = name
         self.directory = Path(directory)
-        # A source is "hmcN", or "hmcN,PROPERTY=VALUE..." to give its device more properties.
-        more = dict(source.partition(",")[::2] for source in sources)
-        self.sockets = {source: self.directory / f"{name}-{source}.sock" for source in more}
-        self.kernel = BUILD / kernel
+        self.sockets = source_sockets(self.directory, name, sources)
         logs = BUILD / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         self.console_log = logs / f"{name}.console.log"
@@ -279,30 +311,15 @@ class Partition:
 
         # We listen and QEMU connects, so that not a byte of the boot is lost.
         listeners = {line: socket.socket(socket.AF_UNIX) for line in ("console", "agent", "qmp")}
-        command = [
-            BUILD / "qemu-system-ppc64", "-machine", "pseries,x-vof=on", "-accel", "tcg", "-nodefaults", "-nographic",
-            "-L", BUILD / "pc-bios", "-m", "512M", "-smp", smp, "-no-reboot", "-name", name,
-            "-kernel", self.kernel, "-initrd", BUILD / "initramfs.cpio.gz",
-            "-append", f"console=hvc0 rdinit=/init {append}".strip(),
-        ]
+        lines = {}
         for line, listener in listeners.items():
             path = self.directory / f"{name}-{line}.sock"
             listener.bind(str(path))
             listener.listen(1)
-            listener.settimeout(LIMIT)
-            command += ["-chardev", f"socket,id={line},path={path}"]
-        command += ["-device", "spapr-vty,chardev=console,reg=0x30000000",
-                    "-device", "spapr-vty,chardev=agent,reg=0x30001000", "-qmp", "chardev:qmp"]
+            lines[line] = f"socket,path={path}"
         if hvpipe:
-            command += ["-device", "spapr-hvpipe,id=hvpipe", "-trace", "spapr_hvpipe_*"]
-        for source, path in self.sockets.items():
-            command += ["-chardev", f"socket,id={source},path={path},server=on,wait=off",
-                        "-device", f"spapr-hvpipe-source,id=source-{source},source-id={source_id(source):#x},"
-                                   f"chardev={source},{more[source]}".rstrip(",")]
-        for source in echo:
-            command += ["-device", f"spapr-hvpipe-source,id=source-{source},source-id={source_id(source):#x},echo=on"]
-        command += options
-        self.command = [str(word) for word in command]
+            options = [*options, "-trace", "spapr_hvpipe_*"]
+        self.command = machine(self.directory, name, lines, sources=sources, hvpipe=hvpipe, options=options, **how)
 
         self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                         stderr=subprocess.STDOUT)

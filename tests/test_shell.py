@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`make shell`: both consoles on one terminal."""
+
+import fcntl
+import os
+import pty
+import signal
+import struct
+import subprocess
+import termios
+
+from lab import TOP, Stream
+
+
+def test_both_consoles():
+    """The partition's prompt and the HMC's come up; a message goes from one side to the other; power-off ends it."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
+    with open(ours, "wb", buffering=0) as keyboard:
+        session = subprocess.Popen([TOP / "scripts/shell"], stdin=theirs, stdout=theirs, stderr=theirs,
+                                   env={**os.environ, "TERM": "xterm"}, start_new_session=True)
+        os.close(theirs)
+        try:
+            screen = Stream(keyboard, "the terminal")
+            screen.wait_for("hmc>")
+            screen.wait_for("partition#")
+            screen.wait_for("its pipe enabled")
+            mark = screen.size
+            keyboard.write(b"echo hello from here | hvpipe send; echo sent $?\r")
+            screen.wait_for("sent 0", since=mark)
+            screen.wait_for(r"(?s)hello from here.*hello from here", since=mark)
+            keyboard.write(b"poweroff -f\r")
+            assert session.wait(60) == 0
+        finally:
+            if session.poll() is None:
+                os.killpg(session.pid, signal.SIGTERM)
+                session.wait()
+
+
+def test_without_a_terminal():
+    """Not at a terminal: a clear message instead of a hang."""
+    done = subprocess.run([TOP / "scripts/shell"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, check=False, timeout=30)
+    assert done.returncode == 1 and "terminal" in done.stdout
