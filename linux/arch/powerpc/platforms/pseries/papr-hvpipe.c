@@ -1188,7 +1188,7 @@ static void hvpipe_work(struct work_struct *work)
 /**
  * papr_hvpipe_suspend() - Release the pipe before the partition migrates.
  *
- * The hypervisor cannot migrate a partition that has the pipe enabled.
+ * Calls in flight end first: they are the source machine's business.
  *
  * Context: May sleep.
  */

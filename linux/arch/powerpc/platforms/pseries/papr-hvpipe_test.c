@@ -509,14 +509,16 @@ static void a_message_goes_to_the_source_that_receive_names(struct kunit *test)
 	u8 *buf = hvpipe_test_buf(test);
 
 	hvpipe_test_queue(fake, HMC1, 1, 10);
+	hvpipe_test_queue(fake, HMC1, 2, 20);
 	fake->label = HMC2;
+	fake->enabled = false;	/* announces nothing, for a while */
 	KUNIT_EXPECT_EQ(test, hvpipe_test_read(one, buf, SZ_4K), 0);
 	KUNIT_EXPECT_NULL(test, memchr_inv(buf, 0xa5, HVPIPE_HDR_LEN + SZ_4K));
 	hvpipe_test_expect(test, two, 1, 10);
 
 	/* Its own message was not announced again, and comes all the same. */
-	hvpipe_test_queue(fake, HMC1, 2, 20);
 	hvpipe_test_expect(test, one, 2, 20);
+	fake->enabled = true;
 	hvpipe_test_expect_works(test, two, HMC2);
 	hvpipe_test_expect_works(test, one, HMC1);
 	__fput_sync(one);
