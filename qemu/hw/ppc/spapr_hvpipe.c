@@ -305,13 +305,20 @@ static void hvpipe_dequeue(SpaprHvpipe *s)
  * The link to an HMC
  */
 
+static const char *const hvpipe_link_names[] = {
+    [HVPIPE_LINK_CLOSED] = "closed",
+    [HVPIPE_LINK_OPENED] = "opened",
+    [HVPIPE_LINK_UP]     = "up",
+    [HVPIPE_LINK_BROKEN] = "broken",
+};
+
 static void hvpipe_link_flush(SpaprHvpipeSource *s);
 
 static void hvpipe_link_drop(SpaprHvpipeSource *s, HvpipeLink link)
 {
     bool was_up = s->link == HVPIPE_LINK_UP;
 
-    trace_spapr_hvpipe_link(s->id, link);
+    trace_spapr_hvpipe_link(s->id, hvpipe_link_names[link]);
     s->link = link;
     s->in_size = 0;
     s->out_size = 0;
@@ -475,7 +482,7 @@ static void hvpipe_link_hello(SpaprHvpipeSource *s, const uint8_t *payload)
     s->last_written = hmc.taken;
     s->state_due = true;
     s->link = HVPIPE_LINK_UP;
-    trace_spapr_hvpipe_link(s->id, s->link);
+    trace_spapr_hvpipe_link(s->id, hvpipe_link_names[s->link]);
     trace_spapr_hvpipe_session(s->id, hmc.session, hmc.taken, hmc.first);
     hvpipe_link_flush(s);
 }

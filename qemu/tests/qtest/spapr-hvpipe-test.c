@@ -605,6 +605,7 @@ static void test_properties(void)
 
 static void test_disabled(void)
 {
+    const uint32_t nowhere[] = { 64, RAM_SIZE - 2 };
     Partition *p = partition_start(PIPE SOURCE1 SOURCE3);
     int fd = hmc_resume(p, "a-hmc1", 7, 0, 1);
     uint32_t source, size;
@@ -619,6 +620,8 @@ static void test_disabled(void)
     g_assert_cmpint(set_parameter(p, 0, 1), ==, -9999);
     g_assert_cmpint(set_parameter(p, 2, 1), ==, -9999);
     g_assert_cmpint(set_parameter(p, 1, 2), ==, -9999);
+    g_assert_cmpint(rtas(p, "ibm,set-system-parameter", nowhere, 2, &size, 1),
+                    ==, -9999);
     expect_no_event(p);
 
     /* What was announced is withdrawn and announced again. */
@@ -1232,7 +1235,7 @@ static void test_one_stalls(void)
 static void test_burst(void)
 {
     const int n = 1500;
-    int fd, i, acks = 0;
+    int fd, i, acks = 0, states = 0;
     Partition *p = start_enabled(&fd);
     uint8_t raw[HVPIPE_LINK_HEADER_SIZE];
     HvpipeLinkHeader header = {};
@@ -1247,18 +1250,36 @@ static void test_burst(void)
         expect_text(p, HMC1, text);
     }
     expect_no_event(p);
+    /* A message finds its way through, too, once the HMC reads again. */
+    g_assert_cmpint(send_text(p, HMC1, "behind"), ==, BUSY);
+    g_assert_cmpint(set_parameter(p, 1, 0), ==, 0);
+    g_assert_cmpint(set_parameter(p, 1, 1), ==, 0);
     while (header.sequence < n) {
         uint64_t last = header.sequence;
 
         g_assert(hmc_read(fd, raw, sizeof(raw), PATIENCE_MS));
         hvpipe_link_unpack_header(raw, &header);
         g_assert_null(hvpipe_link_check_header(&header, HVPIPE_LINK_FROM_HV));
+        if (header.type == HVPIPE_LINK_STATE) {
+            /* Two changes, one STATE: the latest */
+            uint8_t payload[HVPIPE_LINK_HV_STATE_SIZE];
+
+            g_assert(hmc_read(fd, payload, sizeof(payload), PATIENCE_MS));
+            g_assert_cmpuint(payload[7], ==, HVPIPE_LINK_HV_ENABLED);
+            states++;
+            header.sequence = last;
+            continue;
+        }
         g_assert_cmpuint(header.type, ==, HVPIPE_LINK_ACK);
         g_assert_cmpuint(header.sequence, >, last);
         acks++;
     }
     g_assert_cmpint(acks, <, n);
-    g_assert_cmpint(header.sequence, ==, n);
+    g_assert_cmpint(states, ==, 1);
+    g_assert_cmpuint(header.sequence, ==, n);
+    hmc_expect_message(fd, 1, "behind");
+    hmc_ack(fd, 1);
+    g_assert_cmpint(send_wait(p, HMC1, "behind", 6), ==, 0);
     g_assert(hmc_silent(fd));
     close(fd);
     stop_quiet(p);
