@@ -142,15 +142,21 @@ class Command:
     def wait(self, limit=LIMIT):
         """Wait for its end; returns itself, with status and output (bytes)."""
         if not self._ended.wait(limit):
-            self.kill()
+            self._agent.signal(self._number, "KILL")
             raise LabError(f"partition: {self.text!r} did not end within {limit} s")
         if self.status is None:
             raise LabError(f"partition: it went away while {self.text!r} ran")
         return self
 
+    def stop(self):
+        """Ask it, and what it started, to end; returns itself when it has."""
+        self._agent.signal(self._number, "TERM")
+        return self.wait()
+
     def kill(self):
-        """Kill it and what it started."""
-        self._agent.kill(self._number)
+        """Kill it and what it started; returns itself when it has ended."""
+        self._agent.signal(self._number, "KILL")
+        return self.wait()
 
     def check(self):
         """Fail unless its status is 0; returns its output as text."""
@@ -219,10 +225,10 @@ class Agent:
             self._line.sendall(b"%d %s\n" % (command._number, base64.b64encode(text.encode())))
         return command
 
-    def kill(self, number):
-        """Kill command NUMBER."""
+    def signal(self, number, name):
+        """Send the signal NAME to command NUMBER."""
         with self._lock:
-            self._line.sendall(b"kill %d\n" % number)
+            self._line.sendall(b"kill %d %s\n" % (number, name.encode()))
 
 
 class Qmp:
@@ -367,6 +373,12 @@ class Partition:
         """Start COMMAND, a shell command line, in the partition; returns it running."""
         return self.agent.start(command)
 
+    def serve(self, source, command):
+        """Start COMMAND, which opens SOURCE; returns it when it holds the source, so that no message is dropped."""
+        started = self.start(f"exec {command}")
+        self.check(f"until hvpipe status | grep -q '^{source_id(source):#010x} '; do :; done")
+        return started
+
     def run(self, command, limit=LIMIT):
         """Run COMMAND to its end; returns it with status and output."""
         return self.start(command).wait(limit)
@@ -422,7 +434,7 @@ class Partition:
 class Hmc:
     """A running hvpipe-hmc."""
 
-    def __init__(self, address, *arguments, name="hmc", state=None, output=None, stdin=False):
+    def __init__(self, address, *arguments, name="hmc", state=None, output=None, cwd=None, stdin=False):
         self.name = name
         command = [BUILD / "host/tools/hvpipe-hmc", "-v", "-c", address]
         if state:
@@ -432,7 +444,8 @@ class Hmc:
         # With OUTPUT, the name of a file, standard output is added to that file.
         with open(output or os.devnull, "ab") as out:
             self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
-                                            stdout=out if output else subprocess.PIPE, stderr=subprocess.PIPE)
+                                            stdout=out if output else subprocess.PIPE, stderr=subprocess.PIPE,
+                                            cwd=cwd)
         self.out = None if output else Stream(self.process.stdout, f"{name}'s output")
         self.err = Stream(self.process.stderr, f"{name}'s errors")
 

@@ -36,7 +36,7 @@ def test_an_hmc_that_sends_is_killed(lab, narrow, tmp_path):
         path = tmp_path / f"{number:06d}"
         path.write_text(f"<{number:06d}>")
         files.append(path)
-    reader = narrow.start(f"exec hvpipe recv -n {count}")
+    reader = narrow.serve("hmc1", f"hvpipe recv -n {count}")
     mark = narrow.hypervisor.size
     hmc = lab.hmc(narrow, "hmc1", "send", *files, state=state)
     for _ in range(3):
@@ -112,8 +112,7 @@ def test_a_killed_sender_leaves_the_pipe_working(lab, narrow):
     mark = narrow.hypervisor.size
     waiting = narrow.start("printf first >/tmp/first; exec hvpipe send /tmp/first")
     narrow.hypervisor.wait_for(r"hvpipe_send source 0x02000001 size 5 status (-2|9900)\s", since=mark)
-    waiting.kill()
-    assert waiting.wait().status == 128 + signal.SIGKILL
+    assert waiting.kill().status == 128 + signal.SIGKILL
     hmc.signal(signal.SIGCONT)
     narrow.check("printf second | hvpipe send")
     assert hmc.check() == "firstsecond"

@@ -33,10 +33,9 @@ def wait_queued(partition, source, sequence, since=0):
                                   since=since)
 
 
-def hold(partition, source, arguments="", output="/dev/stdout"):
+def hold(partition, source, arguments=""):
     """Start `hvpipe recv` on SOURCE and stop it when it holds the source and before it reads; returns it."""
-    command = partition.start(f"exec hvpipe -s {source} recv {arguments} >{output}")
-    partition.check(f"until hvpipe status | grep -q {source_id(source):#010x}; do :; done")
+    command = partition.serve(source, f"hvpipe -s {source} recv {arguments}")
     partition.check(f"kill -STOP {pid_of(partition, source)}")
     return command
 
@@ -95,11 +94,10 @@ def test_sizes(lab, partition, tmp_path, size):
     """A message of SIZE bytes, the largest and the smallest too, goes there and back as it is."""
     data = os.urandom(size)
     (tmp_path / "message").write_bytes(data)
-    answer = partition.start("exec hvpipe -s hmc1 listen -x cat")
+    answer = partition.serve("hmc1", "hvpipe listen -x cat")
     hmc = lab.hmc(partition, "hmc1", "send", "--reply", tmp_path / "message")
     hmc.check()
-    answer.kill()
-    answer.wait()
+    answer.stop()
     partition.put("/tmp/message", data)
     echo = lab.hmc(partition, "hmc2", "echo")
     partition.check("hvpipe -s hmc2 send -r /tmp/message >/tmp/reply")
@@ -119,7 +117,7 @@ def test_a_long_stream_is_cut_into_messages(lab, partition, tmp_path):
     sizes = re.findall(r"hvpipe_send source 0x02000001 size (\d+) status 0\s", partition.hypervisor.since(mark))
     assert [int(size) for size in sizes] == [PAYLOAD] * 5 + [1]
 
-    back = partition.start("exec hvpipe recv -n 6 >/tmp/back")
+    back = partition.serve("hmc1", "hvpipe recv -n 6 >/tmp/back")
     lab.hmc(partition, "hmc1", "send", tmp_path / "stream").check()
     assert back.wait().status == 0
     assert partition.check("sha256sum </tmp/back").split()[0] == digest
@@ -132,7 +130,8 @@ def test_files_keep_their_names(lab, partition, tmp_path):
     inbox.mkdir()
     for name, data in names.items():
         (tmp_path / name).write_bytes(data)
-    receiver = partition.start("mkdir -p /tmp/in && cd /tmp/in && rm -f * && exec hvpipe recv -d . -n 3")
+    partition.check("mkdir /tmp/in")
+    receiver = partition.serve("hmc1", "hvpipe recv -d /tmp/in -n 3")
     lab.hmc(partition, "hmc1", "send", "-f", *(tmp_path / name for name in names)).check()
     assert receiver.check().splitlines() == list(names)
     sums = partition.check("cd /tmp/in && sha256sum *")
@@ -148,7 +147,7 @@ def test_both_ways_at_once(lab, partition, tmp_path):
     """Two sources, traffic both ways on both at the same time: all of it arrives, none of it elsewhere."""
     listeners, hmcs = [], {}
     for source in ("hmc1", "hmc2"):
-        listeners.append(partition.start(f"exec hvpipe -s {source} listen -x 'sha256sum'"))
+        listeners.append(partition.serve(source, f"hvpipe -s {source} listen -x 'sha256sum | cut -c1-64'"))
         files = []
         for number in range(10):
             path = tmp_path / f"{source}-{number}"
@@ -160,8 +159,7 @@ def test_both_ways_at_once(lab, partition, tmp_path):
         for path in files:
             assert f"{path}: {hashlib.sha256(path.read_bytes()).hexdigest()}" in said
     for listener in listeners:
-        listener.kill()
-        listener.wait()
+        listener.stop()
 
 
 def test_messages_for_nobody_are_drained(lab, partition, tmp_path):
@@ -185,7 +183,6 @@ def test_a_second_holder_is_refused(partition):
     assert "hmc1" in second.stdout or "0x02000001" in second.stdout
     assert pid in second.stdout
     first.kill()
-    first.wait()
     assert partition.run("hvpipe recv -t 0.1").status == 6
 
 
@@ -217,9 +214,8 @@ def test_a_failing_command_stops_nothing(lab, partition, tmp_path):
     """`listen` reports a command that fails or prints too much, and serves the next message."""
     for name, text in (("fail", "exit 7"), ("much", "head -c 5000 /dev/zero"), ("good", "echo fine")):
         (tmp_path / name).write_text(text)
-    listener = partition.start("exec hvpipe listen -x 'sh'")
+    listener = partition.serve("hmc1", "hvpipe listen -x 'sh'")
     lab.hmc(partition, "hmc1", "send", tmp_path / "fail", tmp_path / "much").check()
     assert lab.hmc(partition, "hmc1", "send", "--reply", tmp_path / "good").check().endswith("good: fine\n")
-    listener.kill()
-    said = listener.wait().stdout
+    said = listener.stop().stdout
     assert "exit status 7" in said and "5000" in said
