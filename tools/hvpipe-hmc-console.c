@@ -92,7 +92,10 @@ static void show_status(struct hmc *hmc)
 	char *source = hmc_source_name(hmc_state_source(hmc->state));
 
 	hmc_say(hmc, "connection: %s, %s", hmc->address, hmc_link_is_up(hmc->link) ? "up" : "down, trying again");
-	hmc_say(hmc, "source:     %s", hmc_state_source(hmc->state) ? source : "not known yet");
+	if (hmc_state_source(hmc->state))
+		hmc_say(hmc, "source:     %s (0x%08x)", source, hmc_state_source(hmc->state));
+	else
+		hmc_say(hmc, "source:     not known yet");
 	hmc_say(hmc, "pipe:       %s", !hmc_link_is_up(hmc->link) ? "not known" :
 		hmc_link_is_enabled(hmc->link) ? "enabled by the partition" : "disabled by the partition");
 	hmc_say(hmc, "session:    %016" PRIx64 ", %s%s", hmc_state_session(hmc->state),
@@ -164,7 +167,6 @@ static void on_line(char *text)
 	/* The line is over, and readline shows the next prompt after this: what is said now stands between them. */
 	visible = false;
 	if (!text) {
-		putchar('\n');
 		end(console);
 		return;
 	}
