@@ -662,13 +662,13 @@ static const char exit_statuses[] =
 
 static void G_GNUC_NORETURN G_GNUC_PRINTF(1, 2) usage_error(const char *format, ...)
 {
-	char *text;
 	va_list args;
 
+	fputs("hvpipe-hmc: ", stderr);
 	va_start(args, format);
-	text = g_strdup_vprintf(format, args);
+	vfprintf(stderr, format, args);
 	va_end(args);
-	complain("%s; see `hvpipe-hmc --help`", text);
+	fputs("; see `hvpipe-hmc --help`\n", stderr);
 	exit(EXIT_USAGE);
 }
 
@@ -801,10 +801,8 @@ int main(int argc, char **argv)
 	if (hmc_state_cut(hmc.state) && hmc.verbose)
 		complain("%s: cut off %" PRIu64 " bytes of a write that never finished", hmc.state_path, hmc_state_cut(hmc.state));
 	hmc.link = hmc_link_new(hmc.address, hmc.state, &hmc_link_default_timing, &link_ops, &hmc, &error);
-	if (!hmc.link) {
-		complain("%s", error->message);
-		return EXIT_USAGE;
-	}
+	if (!hmc.link)
+		usage_error("%s", error->message);
 	hmc.loop = g_main_loop_new(NULL, FALSE);
 	hmc.outbox = hmc_outbox_new(hmc.link, hmc.state, on_done, &hmc);
 	catch_signals(&hmc);
