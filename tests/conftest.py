@@ -47,14 +47,24 @@ def echoing(lab):
     return lab.partition(name="echoing", echo=["hmc1", "hmc2"], append="kunit.enable=1")
 
 
+@pytest.fixture(autouse=True)
+def tidy(request):
+    """End what a test leaves running, so that the next one does not fail for it."""
+    yield
+    if "lab" in request.fixturenames:
+        request.getfixturevalue("lab").tidy()
+
+
 @pytest.fixture(name="partition")
-def idle_partition(shared):
+def idle_partition(lab, shared):
     """The shared partition, seen to be idle before the test and after it: no handle open, nothing crashed."""
     def check_idle():
-        assert "0 sources open" in shared.check("hvpipe status"), "a handle is open"
+        status = shared.check("hvpipe status")
+        assert "pipe enabled, 0 sources open" in status, status
     check_idle()
     mark = shared.console.size
     yield shared
+    lab.tidy()
     check_idle()
     said = shared.console.since(mark)
     for bad in ("Oops", "BUG:", "WARNING:", "Call Trace", "rcu: INFO"):

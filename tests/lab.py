@@ -225,6 +225,11 @@ class Agent:
             self._line.sendall(b"%d %s\n" % (command._number, base64.b64encode(text.encode())))
         return command
 
+    def running(self):
+        """The commands that have not ended."""
+        with self._lock:
+            return list((self._waiting or {}).values())
+
     def signal(self, number, name):
         """Send the signal NAME to command NUMBER."""
         with self._lock:
@@ -530,6 +535,16 @@ class Lab:
     def _keep(self, one):
         self._running.append(one)
         return one
+
+    def tidy(self):
+        """End the HMCs, and all that still runs in the partitions."""
+        for one in self._running:
+            if isinstance(one, Hmc):
+                one.close()
+            else:
+                for command in one.agent.running():
+                    command.kill()
+        self._running = [one for one in self._running if not isinstance(one, Hmc)]
 
     def scratch(self, name):
         """A fresh directory for files of a test."""

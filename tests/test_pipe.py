@@ -66,7 +66,7 @@ def test_burst(lab, partition, tmp_path):
     hmc.check()
 
     other = lab.hmc(partition, "hmc2", "echo")
-    assert partition.check("printf hello | hvpipe -s hmc2 send -r") == "standard input: hello\n"
+    assert partition.check("printf hello | hvpipe -s hmc2 send -r") == "-: hello\n"
     other.close()
 
 
@@ -170,7 +170,7 @@ def test_messages_for_nobody_are_drained(lab, partition, tmp_path):
     lab.hmc(partition, "hmc3", "send", *message_files(tmp_path, 20)).check()
     assert dropped() == before + 20
     echo = lab.hmc(partition, "hmc4", "echo")
-    assert partition.check("printf hello | hvpipe -s hmc4 send -r") == "standard input: hello\n"
+    assert partition.check("printf hello | hvpipe -s hmc4 send -r") == "-: hello\n"
     echo.close()
 
 
