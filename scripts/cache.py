@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,13 @@ def cache_dir():
     if own:
         return Path(own).absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hvpipe"
+
+
+def end_in_order():
+    """Have SIGTERM end this program as an exception does: children are ended, half-made results removed."""
+    def terminated(number, frame):
+        raise SystemExit(128 + number)
+    signal.signal(signal.SIGTERM, terminated)
 
 
 class Failed(Exception):
