@@ -796,7 +796,9 @@ int main(int argc, char **argv)
 	hmc.state = hmc_state_open(hmc.state_path, &error);
 	if (!hmc.state) {
 		complain("%s", error->message);
-		return g_error_matches(error, G_IO_ERROR, G_IO_ERROR_BUSY) ? EXIT_STATE_IN_USE : EXIT_FAILURE;
+		hmc.status = g_error_matches(error, G_IO_ERROR, G_IO_ERROR_BUSY) ? EXIT_STATE_IN_USE : EXIT_FAILURE;
+		g_error_free(error);
+		return hmc.status;
 	}
 	if (hmc_state_cut(hmc.state) && hmc.verbose)
 		complain("%s: cut off %" PRIu64 " bytes of a write that never finished", hmc.state_path, hmc_state_cut(hmc.state));
