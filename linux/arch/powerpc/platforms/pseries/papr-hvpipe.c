@@ -425,11 +425,15 @@ static int hvpipe_set_enable(struct hvpipe *pipe, bool enable)
 	return papr_sysparm_set(PAPR_SYSPARM_HVPIPE_ENABLE, pipe->enable);
 }
 
+/* Run the work after @delay, or earlier if it is to run earlier already. */
 static void hvpipe_queue_work(struct hvpipe *pipe, unsigned long delay)
 {
 	KUNIT_STATIC_STUB_REDIRECT(hvpipe_queue_work, pipe, delay);
 
-	mod_delayed_work(system_long_wq, &pipe->work, delay);
+	if (delay)
+		queue_delayed_work(system_long_wq, &pipe->work, delay);
+	else
+		mod_delayed_work(system_long_wq, &pipe->work, 0);
 }
 
 /* Have the work do at once what @bit says. Context: any. */
@@ -1164,20 +1168,30 @@ static void hvpipe_start(struct hvpipe *pipe)
 	}
 }
 
+/* Do what is due. What becomes due meanwhile has queued the work anew. */
 static void hvpipe_work(struct work_struct *work)
 {
 	struct hvpipe *pipe = container_of(work, struct hvpipe, work.work);
+	bool failed = false;
 
-	if (test_bit(HVPIPE_DUE_ENABLE, &pipe->due) && !hvpipe_enable(pipe))
-		pr_info("enabled\n");
+	if (test_bit(HVPIPE_DUE_ENABLE, &pipe->due)) {
+		if (hvpipe_enable(pipe))
+			failed = true;
+		else
+			pr_info("enabled\n");
+	}
 	if (test_and_clear_bit(HVPIPE_DUE_EVENT, &pipe->due) &&
-	    hvpipe_fetch_event(pipe))
+	    hvpipe_fetch_event(pipe)) {
 		set_bit(HVPIPE_DUE_EVENT, &pipe->due);
+		failed = true;
+	}
 	if (test_and_clear_bit(HVPIPE_DUE_DRAIN, &pipe->due) &&
-	    hvpipe_drain(pipe))
+	    hvpipe_drain(pipe)) {
 		set_bit(HVPIPE_DUE_DRAIN, &pipe->due);
+		failed = true;
+	}
 
-	if (READ_ONCE(pipe->due)) {
+	if (failed) {
 		hvpipe_queue_work(pipe, pipe->retry);
 		pipe->retry = min(2 * pipe->retry, HVPIPE_RETRY_MAX);
 	} else {

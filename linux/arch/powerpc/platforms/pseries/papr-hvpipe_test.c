@@ -536,12 +536,20 @@ static void a_message_for_nobody_is_dropped_and_counted(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), 0);
 	KUNIT_EXPECT_EQ(test, atomic_long_read(&fake->pipe.dropped), 1);
 
-	/* Announced, but nobody has it open: the work takes it. */
+	/*
+	 * Announced, but nobody has them open: the work takes them. The second
+	 * one is announced while it takes the first, and waits for no retry.
+	 */
+	hvpipe_test_queue(fake, HMC2, 2, 10);
 	hvpipe_test_queue(fake, HMC2, 2, 10);
 	hvpipe_test_queue(fake, HMC1, 3, 30);
-	KUNIT_EXPECT_EQ(test, fake->queued, 1);
-	hvpipe_test_work(fake);
-	KUNIT_EXPECT_EQ(test, atomic_long_read(&fake->pipe.dropped), 2);
+	for (int i = 0; i < 2; i++) {
+		KUNIT_EXPECT_EQ(test, fake->queued, i + 1);
+		KUNIT_EXPECT_EQ(test, fake->delay, 0);
+		hvpipe_test_work(fake);
+		KUNIT_EXPECT_EQ(test, atomic_long_read(&fake->pipe.dropped), i + 2);
+	}
+	KUNIT_EXPECT_EQ(test, fake->queued, 2);
 	hvpipe_test_expect(test, file, 3, 30);
 	hvpipe_test_expect_works(test, file, HMC1);
 	__fput_sync(file);
