@@ -376,7 +376,7 @@ static bool take_message(struct hmc_link *link, uint64_t sequence, const uint8_t
 
 	switch (hvpipe_link_order(sequence, expected)) {
 	case HVPIPE_LINK_DUPLICATE:
-		/* Sent again, so the answer was lost. Which one it was does not matter any more: its sequence is taken. */
+		/* Sent again, so the ACK was lost. */
 		put_frame(link, HVPIPE_LINK_ACK, sequence, NULL, 0);
 		flush_soon(link);
 		return true;
@@ -397,13 +397,19 @@ static bool take_message(struct hmc_link *link, uint64_t sequence, const uint8_t
 		stop_source(&link->input);
 		return false;
 	}
+	if (verdict == HMC_REFUSE) {
+		/* As if it had never come: the next message has this sequence again. */
+		put_frame(link, HVPIPE_LINK_NACK, sequence, NULL, 0);
+		flush_soon(link);
+		return true;
+	}
 	ok = hmc_state_take(link->state, reply, &error);
 	g_clear_pointer(&reply, g_bytes_unref);
 	if (!ok) {
 		fail(link, error);
 		return false;
 	}
-	put_frame(link, verdict == HMC_TAKE ? HVPIPE_LINK_ACK : HVPIPE_LINK_NACK, sequence, NULL, 0);
+	put_frame(link, HVPIPE_LINK_ACK, sequence, NULL, 0);
 	if (!link->unsent && link->unsent_sequence <= hmc_state_queued(link->state))
 		link->unsent = hmc_state_pending(link->state)->tail;
 	changed(link);

@@ -518,10 +518,17 @@ static void hvpipe_link_answer(SpaprHvpipeSource *s)
                               s->last_written);
         return;
     }
-    if (s->record.state == HVPIPE_RECORD_IN_FLIGHT &&
-        h->sequence == s->last_out) {
-        s->record.state = h->type == HVPIPE_LINK_ACK ? HVPIPE_RECORD_TAKEN :
-                                                       HVPIPE_RECORD_REFUSED;
+    if (s->record.state != HVPIPE_RECORD_IN_FLIGHT ||
+        h->sequence != s->last_out) {
+        return;
+    }
+    if (h->type == HVPIPE_LINK_ACK) {
+        s->record.state = HVPIPE_RECORD_TAKEN;
+    } else {
+        /* As if never sent: the next message has this number again. */
+        s->record.state = HVPIPE_RECORD_REFUSED;
+        s->last_out--;
+        s->last_written = s->last_out;
     }
 }
 
