@@ -92,14 +92,14 @@ class Stream:
         with self._changed:
             return self._bytes[mark:].decode(errors="replace")
 
-    def wait_for(self, pattern, since=0, limit=LIMIT):
-        """Wait until what came after SINCE matches PATTERN; returns the match."""
+    def wait_for(self, pattern, since=0, count=1, limit=LIMIT):
+        """Wait until what came after SINCE matches PATTERN COUNT times; returns the last of these matches."""
         pattern = re.compile(pattern, re.M)
         deadline = time.monotonic() + limit
         with self._changed:
             while True:
                 text = self._bytes[since:].decode(errors="replace")
-                match = pattern.search(text)
+                match = next(itertools.islice(pattern.finditer(text), count - 1, None), None)
                 if match:
                     return match
                 if self._ended:

@@ -24,7 +24,7 @@ def test_both_consoles():
             screen = Stream(keyboard, "the terminal")
             screen.wait_for("hmc>")
             screen.wait_for("partition#")
-            screen.wait_for("its pipe enabled")
+            screen.wait_for("connected to")
             mark = screen.size
             keyboard.write(b"echo hello from here | hvpipe send; echo sent $?\r")
             screen.wait_for("sent 0", since=mark)
