@@ -528,9 +528,11 @@ class Lab:
         return self._keep(Partition(self.directory, **how))
 
     def hmc(self, partition, source, *arguments, **how):
-        """Start an HMC on SOURCE of PARTITION; see Hmc."""
+        """Start an HMC on SOURCE of PARTITION and wait until it is connected; see Hmc."""
         how.setdefault("name", f"HMC {source}")
-        return self._keep(Hmc(partition.sockets[source], *arguments, **how))
+        hmc = self._keep(Hmc(partition.sockets[source], *arguments, **how))
+        hmc.err.wait_for("connected to")
+        return hmc
 
     def _keep(self, one):
         self._running.append(one)
