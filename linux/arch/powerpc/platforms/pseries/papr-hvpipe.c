@@ -161,7 +161,8 @@ enum {
  *           the messages that handles hold.
  * @handles: How many handles there are.
  * @state:   Whether firmware may be called. Changes under both RTAS locks.
- * @yield:   How many wait for both RTAS locks to change @state.
+ * @changing: How many are about to change @state. No new call begins, and one
+ *           in flight ends when patience is out.
  * @patience: How long a busy firmware is borne, in jiffies.
  * @area:    The memory shared with firmware. Its parts for sending are guarded
  *           by the send lock, those for receiving by the receive lock.
@@ -179,7 +180,7 @@ struct hvpipe {
 	struct xarray sources;
 	unsigned int handles;
 	enum hvpipe_state state;
-	atomic_t yield;
+	atomic_t changing;
 	unsigned long patience;
 	struct hvpipe_firmware_area *area;
 	struct hvpipe_msg *spare;
@@ -250,7 +251,7 @@ static struct hvpipe hvpipe = {
  * @expires: Patience's end, in jiffies; 0 before the first delay.
  * @user:    A task waits which a fatal signal stops; else patience does.
  *
- * A call that has been busy for long yields to who wants to suspend.
+ * A call that has been busy for long yields to who is to change the state.
  *
  * Context: May sleep.
  * Return: 1 to call again, 0 if @fwrc is not a busy status, -EINTR on a fatal
@@ -266,7 +267,7 @@ static int hvpipe_busy_delay(struct hvpipe *pipe, s32 fwrc,
 		*expires = (jiffies + pipe->patience) ?: 1;
 	if (user && fatal_signal_pending(current))
 		return -EINTR;
-	if ((!user || atomic_read(&pipe->yield)) && time_after(jiffies, *expires))
+	if ((!user || atomic_read(&pipe->changing)) && time_after(jiffies, *expires))
 		return -EBUSY;
 	return rtas_busy_delay(fwrc);
 }
@@ -436,6 +437,13 @@ static void hvpipe_queue_work(struct hvpipe *pipe, unsigned long delay)
 		mod_delayed_work(system_long_wq, &pipe->work, 0);
 }
 
+/* May firmware be called? Needs an RTAS lock to stay so. */
+static bool hvpipe_usable(struct hvpipe *pipe)
+{
+	return READ_ONCE(pipe->state) == HVPIPE_ENABLED &&
+	       !atomic_read(&pipe->changing);
+}
+
 /* Have the work do at once what @bit says. Context: any. */
 static void hvpipe_due(struct hvpipe *pipe, unsigned int bit)
 {
@@ -527,7 +535,7 @@ static int hvpipe_drain(struct hvpipe *pipe)
 	guard(mutex)(&rtas_ibm_receive_hvpipe_msg_lock);
 
 	/* The hypervisor announces again what is pending when it is enabled. */
-	if (pipe->state != HVPIPE_ENABLED)
+	if (!hvpipe_usable(pipe))
 		return 0;
 
 	err = hvpipe_prepare_spare(pipe);
@@ -598,7 +606,7 @@ static ssize_t hvpipe_read_pipe(struct hvpipe_handle *handle, struct iov_iter *t
 		return -EINTR;
 
 	err = -ENXIO;
-	if (pipe->state != HVPIPE_ENABLED)
+	if (!hvpipe_usable(pipe))
 		goto unlock;
 	err = hvpipe_prepare_spare(pipe);
 	if (err)
@@ -679,7 +687,7 @@ static ssize_t hvpipe_handle_read_iter(struct kiocb *iocb, struct iov_iter *to)
 
 	/* A lost connection is told when all that came before it was read. */
 	if (ret == -ENODATA) {
-		if (READ_ONCE(handle->pipe->state) != HVPIPE_ENABLED)
+		if (!hvpipe_usable(handle->pipe))
 			return -ENXIO;
 		ret = -EAGAIN;
 		if (test_and_clear_bit(HVPIPE_LOST, &handle->flags)) {
@@ -714,7 +722,7 @@ static int hvpipe_write_pipe(struct hvpipe_handle *handle, struct iov_iter *from
 		return -EINTR;
 
 	err = -ENXIO;
-	if (pipe->state != HVPIPE_ENABLED)
+	if (!hvpipe_usable(pipe))
 		goto unlock;
 
 	if (unlikely(bounce)) {
@@ -775,12 +783,15 @@ static __poll_t hvpipe_handle_poll(struct file *file, poll_table *wait)
 
 	poll_wait(file, &handle->wait, wait);
 
-	if (READ_ONCE(handle->flags) || !list_empty_careful(&handle->held))
+	if (!list_empty_careful(&handle->held))
 		mask |= EPOLLIN | EPOLLRDNORM;
-	if (READ_ONCE(handle->pipe->state) == HVPIPE_ENABLED)
+	if (hvpipe_usable(handle->pipe)) {
 		mask |= EPOLLOUT | EPOLLWRNORM;
-	else
+		if (READ_ONCE(handle->flags))
+			mask |= EPOLLIN | EPOLLRDNORM;
+	} else {
 		mask |= EPOLLRDHUP;
+	}
 	return mask;
 }
 
@@ -825,7 +836,7 @@ static void hvpipe_handle_show_fdinfo(struct seq_file *m, struct file *file)
 	struct hvpipe_handle *handle = file->private_data;
 	const char *state = "open";
 
-	if (READ_ONCE(handle->pipe->state) != HVPIPE_ENABLED)
+	if (!hvpipe_usable(handle->pipe))
 		state = "suspended";
 	else if (test_bit(HVPIPE_LOST, &handle->flags))
 		state = "lost";
@@ -869,7 +880,7 @@ static struct file *hvpipe_create(struct hvpipe *pipe, u32 source)
 	if (FIELD_GET(HVPIPE_SOURCE_TYPE, source) != HVPIPE_SOURCE_TYPE_HMC ||
 	    FIELD_GET(HVPIPE_SOURCE_RESERVED, source))
 		return ERR_PTR(-EINVAL);
-	if (READ_ONCE(pipe->state) != HVPIPE_ENABLED)
+	if (!hvpipe_usable(pipe))
 		return ERR_PTR(-ENXIO);
 
 	handle = kzalloc(sizeof(*handle), GFP_KERNEL_ACCOUNT);
@@ -1076,11 +1087,9 @@ static irqreturn_t hvpipe_interrupt(int irq, void *dev_id)
 
 static void hvpipe_lock_state(struct hvpipe *pipe)
 {
-	/* Calls that are busy for long give up for us. */
-	atomic_inc(&pipe->yield);
+	atomic_inc(&pipe->changing);
 	mutex_lock(&rtas_ibm_send_hvpipe_msg_lock);
 	mutex_lock(&rtas_ibm_receive_hvpipe_msg_lock);
-	atomic_dec(&pipe->yield);
 }
 
 /* Unlock and tell all handles that the state changed. */
@@ -1089,6 +1098,7 @@ static void hvpipe_unlock_state(struct hvpipe *pipe)
 	struct hvpipe_handle *handle;
 	unsigned long index;
 
+	atomic_dec(&pipe->changing);
 	mutex_unlock(&rtas_ibm_receive_hvpipe_msg_lock);
 	mutex_unlock(&rtas_ibm_send_hvpipe_msg_lock);
 

@@ -34,6 +34,7 @@ struct hvpipe_test_msg {
  * @log_type: Type in the event log.
  * @status:   What the next @busy calls of any function return.
  * @busy:     See @status.
+ * @suspender: Somebody comes to suspend the pipe while a call is busy.
  * @label:    Source that receive reports, if not 0.
  * @written:  Length that receive reports, if not 0.
  * @sent_to:  Source of the last send.
@@ -52,6 +53,7 @@ struct hvpipe_test {
 	u8 log_type;
 	s32 status;
 	unsigned int busy;
+	bool suspender;
 	u32 label;
 	u32 written;
 	u32 sent_to;
@@ -80,15 +82,25 @@ static void hvpipe_test_section(u8 *section, const char *id, u16 len)
 	put_unaligned_be16(len, section + 2);
 }
 
+/* Does the fake answer @status instead of doing what it is called for? */
+static bool fake_is_busy(struct hvpipe_test *fake)
+{
+	if (!fake->busy)
+		return false;
+	fake->busy--;
+	if (fake->suspender)
+		atomic_inc(&fake->pipe.changing);
+	fake->suspender = false;
+	return true;
+}
+
 static s32 fake_check_exception(struct hvpipe *pipe)
 {
 	struct hvpipe_test *fake = to_hvpipe_test(pipe);
 	u8 *log = pipe->area->event_log;
 
-	if (fake->busy) {
-		fake->busy--;
+	if (fake_is_busy(fake))
 		return fake->status;
-	}
 	if (!fake->log_source)
 		return 1;
 
@@ -140,10 +152,8 @@ static s32 fake_receive(struct hvpipe *pipe, struct hvpipe_received *received)
 	struct hvpipe_test_msg *msg = &fake->queue[fake->first];
 
 	*received = (struct hvpipe_received) { };
-	if (fake->busy) {
-		fake->busy--;
+	if (fake_is_busy(fake))
 		return fake->status;
-	}
 	if (fake->first == fake->end)
 		return 0;
 
@@ -162,10 +172,8 @@ static s32 fake_send(struct hvpipe *pipe, u32 source)
 {
 	struct hvpipe_test *fake = to_hvpipe_test(pipe);
 
-	if (fake->busy) {
-		fake->busy--;
+	if (fake_is_busy(fake))
 		return fake->status;
-	}
 	fake->sent_to = source;
 	fake->sent_len = be64_to_cpu(pipe->area->list.used);
 	return 0;
@@ -175,10 +183,8 @@ static int fake_set_enable(struct hvpipe *pipe, bool enable)
 {
 	struct hvpipe_test *fake = to_hvpipe_test(pipe);
 
-	if (fake->busy) {
-		fake->busy--;
+	if (fake_is_busy(fake))
 		return fake->status;
-	}
 	fake->enabled = enable;
 	fake->announced = false;
 	hvpipe_test_announce(fake);
@@ -395,22 +401,34 @@ static void busy_statuses_are_waited_out(struct kunit *test)
 	__fput_sync(file);
 }
 
-static void a_long_busy_call_yields_to_a_suspend(struct kunit *test)
+static void a_suspend_waits_for_a_busy_call_but_not_for_ever(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
 	struct file *file = hvpipe_test_open(test, HMC1);
 	u8 *buf = hvpipe_test_buf(test);
 
+	/* A call in flight ends well, a new one does not begin. */
+	fake->suspender = true;
+	hvpipe_test_status(fake, 9900, 3);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_write(file, buf, 49), 49);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_poll(file), EPOLLRDHUP);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_write(file, buf, 49), -ENXIO);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), -ENXIO);
+	KUNIT_EXPECT_EQ(test, PTR_ERR(hvpipe_create(&fake->pipe, HMC2)), -ENXIO);
+	atomic_dec(&fake->pipe.changing);
+
 	fake->pipe.patience = 1;
-	atomic_inc(&fake->pipe.yield);
+	fake->suspender = true;
 	hvpipe_test_status(fake, 9901, 1000);
 	KUNIT_EXPECT_EQ(test, hvpipe_test_write(file, buf, 49), -ENXIO);
+	atomic_dec(&fake->pipe.changing);
 	hvpipe_test_status(fake, 0, 0);
 	hvpipe_test_queue(fake, HMC1, 1, 10);
+	fake->suspender = true;
 	hvpipe_test_status(fake, 9901, 1000);
 	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), -ENXIO);
+	atomic_dec(&fake->pipe.changing);
 	hvpipe_test_status(fake, 0, 0);
-	atomic_dec(&fake->pipe.yield);
 	hvpipe_test_expect(test, file, 1, 10);
 	hvpipe_test_expect_works(test, file, HMC1);
 	__fput_sync(file);
@@ -789,6 +807,25 @@ static void a_suspended_pipe_refuses_calls_and_keeps_messages(struct kunit *test
 	__fput_sync(two);
 }
 
+static void poll_and_read_agree_while_the_pipe_is_suspended(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *file = hvpipe_test_open(test, HMC1);
+	u8 *buf = hvpipe_test_buf(test);
+
+	/* Both wait for the resume: what poll() promised would be refused. */
+	hvpipe_test_queue(fake, HMC1, 1, 10);
+	hvpipe_test_event(fake, HMC1, HVPIPE_EVENT_LOST);
+	hvpipe_disable(&fake->pipe, HVPIPE_SUSPENDED);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_poll(file), EPOLLRDHUP);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), -ENXIO);
+	hvpipe_start(&fake->pipe);
+	hvpipe_test_expect(test, file, 1, 10);
+	hvpipe_test_expect_lost(test, file);
+	hvpipe_test_expect_works(test, file, HMC1);
+	__fput_sync(file);
+}
+
 static void resume_forgets_announcements_from_before(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
@@ -846,7 +883,7 @@ static struct kunit_case hvpipe_test_cases[] = {
 	KUNIT_CASE(write_refuses_sizes_that_no_message_has),
 	KUNIT_CASE(write_says_what_firmware_said),
 	KUNIT_CASE(busy_statuses_are_waited_out),
-	KUNIT_CASE(a_long_busy_call_yields_to_a_suspend),
+	KUNIT_CASE(a_suspend_waits_for_a_busy_call_but_not_for_ever),
 	KUNIT_CASE(read_returns_one_message_a_call),
 	KUNIT_CASE(a_buffer_without_room_for_the_header_is_refused),
 	KUNIT_CASE(a_short_buffer_leaves_the_message),
@@ -863,6 +900,7 @@ static struct kunit_case hvpipe_test_cases[] = {
 	KUNIT_CASE(a_malformed_event_loses_no_message),
 	KUNIT_CASE(an_event_that_firmware_does_not_yield_is_fetched_later),
 	KUNIT_CASE(a_suspended_pipe_refuses_calls_and_keeps_messages),
+	KUNIT_CASE(poll_and_read_agree_while_the_pipe_is_suspended),
 	KUNIT_CASE(resume_forgets_announcements_from_before),
 	KUNIT_CASE(enabling_is_tried_until_it_succeeds),
 	KUNIT_CASE(a_suspend_ends_the_attempts_to_enable),
