@@ -2,7 +2,7 @@
 #
 # The front door. Everything slow is built by scripts/build and kept in a cache outside the checkout.
 
-export LINUX_SRC QEMU_SRC HVPIPE_CACHE
+export LINUX_SRC QEMU_SRC HVPIPE_CACHE KERNEL
 
 PREFIX ?= /usr/local
 PYTHON := /usr/bin/python3
@@ -15,7 +15,8 @@ help:
 	@echo 'hvpipe: messages between an HMC and a partition through the hypervisor pipe'
 	@echo
 	@echo '  make run      the main job from nothing: build all, boot, exchange files both ways'
-	@echo '  make test     every test                        (TESTS="tests/test_pipe.py -k burst": some)'
+	@echo '  make test     every test                        (TESTS="tests/test_pipe.py -k burst": some;'
+	@echo '                                                   KERNEL=vmlinux-debug: on a kernel that finds bugs)'
 	@echo '  make shell    a console in the partition and one on the HMC, side by side'
 	@echo '  make check    checkpatch, sparse, warnings, linters'
 	@echo '  make install  library, tools, headers, man pages   (PREFIX=$(PREFIX), DESTDIR=)'
@@ -43,7 +44,7 @@ run: build
 	@scripts/run
 
 test: build
-	@scripts/build vmlinux-plain
+	@scripts/build vmlinux-plain $(KERNEL)
 	@$(PYTHON) -m pytest $(TESTS)
 
 shell: build

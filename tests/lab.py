@@ -27,6 +27,10 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
 BUILD = TOP / "build"
+KERNEL = os.environ.get("KERNEL") or "vmlinux"  # what partitions run, if nothing else is said
+# What a kernel says that found a bug of its own, KASAN, UBSAN, lockdep and the hung task detector among them
+SPLAT = re.compile(r"\bOops\b|BUG:|WARNING: (CPU|possible|suspicious|inconsistent|bad)|UBSAN:|Call Trace|rcu: INFO|"
+                   r"blocked for more")
 LIMIT = 120     # seconds; generous, for a loaded machine
 
 
@@ -275,7 +279,7 @@ def source_sockets(directory, name, sources):
     return {source.partition(",")[0]: directory / f"{name}-{source.partition(',')[0]}.sock" for source in sources}
 
 
-def machine(directory, name, lines, sources=(), echo=(), hvpipe=True, kernel="vmlinux", append="", options=(), smp=1):
+def machine(directory, name, lines, sources=(), echo=(), hvpipe=True, kernel=KERNEL, append="", options=(), smp=1):
     """The command that runs a partition.
 
     LINES are its character devices, {"console": chardev, "agent": chardev, "qmp": chardev}. A source of SOURCES is
@@ -283,7 +287,7 @@ def machine(directory, name, lines, sources=(), echo=(), hvpipe=True, kernel="vm
     """
     command = [
         BUILD / "qemu-system-ppc64", "-machine", "pseries,x-vof=on", "-accel", "tcg", "-nodefaults", "-nographic",
-        "-L", BUILD / "pc-bios", "-m", "512M", "-smp", smp, "-no-reboot", "-name", name,
+        "-L", BUILD / "pc-bios", "-m", "1G", "-smp", smp, "-no-reboot", "-name", name,
         "-kernel", BUILD / kernel, "-initrd", BUILD / "initramfs.cpio.gz",
         "-append", f"console=hvc0 rdinit=/init {append}".strip(),
     ]

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""After all other tests: the kernels that ran them have found nothing wrong with themselves."""
+
+import re
+import time
+
+import pytest
+
+from lab import BUILD, SPLAT
+
+START = time.time()     # of this run: the tests are collected before the first one begins
+LEAKS = "/sys/kernel/debug/kmemleak"
+
+
+def test_no_kernel_complained():
+    """No splat on the console of any partition of this run."""
+    logs = [log for log in (BUILD / "logs").glob("*.console.log") if log.stat().st_mtime >= START]
+    assert logs
+    for log in logs:
+        said = log.read_text(encoding="utf-8", errors="replace")
+        found = SPLAT.search(said)
+        assert not found, f"{log}:\n{said[max(0, found.start() - 500):found.start() + 3000]}"
+
+
+@pytest.mark.parametrize("name", ["shared", "echoing"])
+def test_the_detectors_are_still_on(request, name):
+    """A detector that tripped once is off and would be silent: lockdep still is on, if the kernel has it."""
+    partition = request.getfixturevalue(name)
+    if partition.run("test -e /proc/lockdep_stats").status == 0:
+        assert re.search(r"debug_locks:\s+1\b", partition.check("cat /proc/lockdep_stats"))
+
+
+@pytest.mark.parametrize("name", ["shared", "echoing"])
+def test_no_memory_leaked(request, name):
+    """kmemleak, if the kernel has it, finds nothing in two scans, the second for what was just being freed."""
+    partition = request.getfixturevalue(name)
+    if partition.run(f"test -e {LEAKS}").status == 0:
+        # Objects younger than 5 s are never reported.
+        assert partition.check(f"echo scan > {LEAKS}; sleep 6; echo scan > {LEAKS}; cat {LEAKS}") == ""
