@@ -1,0 +1,509 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Firmware that fails: each fault that the hypervisor can be told to make, and what programs in the partition see.
+
+A test injects faults and runs steps on handles of sources in the partition. Steps are written as what comes out of
+them, so that a run of them must print just what it was given:
+
+    open1 write1 poll1=in,out read1=EIO read1=1.1 close1
+
+hmc1 and hmc2 answer each message with itself, hmc3 is an HMC that does the same, hmc4 is each test's own. The payload
+of the second write to hmc1 is "1.2". Each test ends by proof that all its faults struck, that the pipe works for every
+source and both ways, and that no message was dropped but those that it says.
+"""
+
+import gzip
+import re
+import signal
+import subprocess
+
+import pytest
+
+from lab import BUILD, Hmc, LabError, source_id
+
+INJECT = "/machine/peripheral/hvpipe", "inject"
+
+# What the hvpipe tool cannot show: each call alone, with its errno, on a handle that stays open after it failed.
+STEPS = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+static struct { int fd, writes; } handles[10];
+static char buffer[48 + 4088 + 1];
+
+static int events_of(int fd, int events, int timeout)
+{
+    struct pollfd pollfd = { .fd = fd, .events = events };
+
+    return poll(&pollfd, 1, timeout) < 0 ? -1 : pollfd.revents;
+}
+
+static void print_events(int events)
+{
+    const char *separator = "=";
+    const struct { int event; const char *name; } names[] = {
+        { POLLIN, "in" }, { POLLOUT, "out" }, { POLLRDHUP, "hup" }, { POLLERR, "err" }, { POLLNVAL, "nval" },
+    };
+
+    for (int i = 0; i < 5; i++) {
+        if (events & names[i].event) {
+            printf("%s%s", separator, names[i].name);
+            separator = ",";
+        }
+    }
+}
+
+static int read_message(int fd, size_t size)
+{
+    int n = read(fd, buffer, size);
+
+    if (n >= 0)
+        buffer[n] = 0;
+    if (n > 48)
+        printf("=%s", buffer + 48);
+    else if (n == 48)
+        printf(buffer[4] == 2 ? "=lost" : "=flags %#x", buffer[4]);
+    return n;
+}
+
+static int step(const char *name, int n)
+{
+    int fd = handles[n].fd, len, dev;
+
+    if (!strcmp(name, "open")) {
+        unsigned int source = 0x02000000 | n;
+
+        dev = open("/dev/papr-hvpipe", O_RDWR);
+        fd = dev < 0 ? -1 : ioctl(dev, _IOW(0xb2, 9, unsigned int), &source);
+        if (fd >= 0)
+            handles[n].fd = fd;
+        return fd;
+    }
+    if (!strcmp(name, "write")) {
+        len = 48 + sprintf(buffer + 48, "%d.%d", n, ++handles[n].writes);
+        len -= write(fd, buffer, len);
+        return len ? -1 : 0;
+    }
+    if (!strcmp(name, "read")) {
+        len = read_message(fd, sizeof(buffer) - 1);
+        if (!len)
+            printf("=nothing");
+        return len;
+    }
+    if (!strcmp(name, "take")) {
+        do
+            events_of(fd, POLLIN, -1);
+        while (!(len = read_message(fd, sizeof(buffer) - 1)));
+        return len;
+    }
+    if (!strcmp(name, "short"))
+        return read_message(fd, 48);
+    if (!strcmp(name, "poll") || !strcmp(name, "now")) {
+        len = events_of(fd, POLLIN | POLLRDHUP, *name == 'p' ? -1 : 0);
+        print_events(len < 0 ? len : events_of(fd, POLLIN | POLLOUT | POLLRDHUP, 0));
+        return len;
+    }
+    if (!strcmp(name, "ready")) {
+        len = events_of(fd, POLLOUT, -1);
+        return len == POLLOUT ? 0 : -1;
+    }
+    if (!strcmp(name, "close"))
+        return close(fd);
+    if (!strcmp(name, "meet")) {
+        fd = open("/tmp/meet", O_RDONLY);
+        while (read(fd, buffer, sizeof(buffer)) > 0)
+            ;
+        return close(fd);
+    }
+    errno = ENOSYS;
+    return -1;
+}
+
+int main(int argc, char **argv)
+{
+    char name[16];
+
+    setvbuf(stdout, NULL, _IONBF, 0);
+    for (int i = 1, n; i < argc; i++) {
+        n = 0;
+        if (sscanf(argv[i], "%15[a-z]%d", name, &n) < 1 || n < 0 || n > 9)
+            return 2;
+        printf("%s%s", i > 1 ? " " : "", argv[i]);
+        errno = 0;
+        if (step(name, n) < 0)
+            printf("=%s", strerrorname_np(errno));
+    }
+    return 0;
+}
+"""
+
+
+def steps_archive(directory):
+    """The program that runs steps, /bin/steps of an initramfs to be loaded with another."""
+    program = directory / "steps"
+    subprocess.run(["powerpc64le-linux-gnu-gcc", "-Wall", "-Werror", "-O2", "-static", "-s", "-o", program, "-x", "c",
+                    "-"], input=STEPS.encode(), check=True)
+    archive = b""
+    for inode, (name, mode, data) in enumerate([("bin/steps", 0o100755, program.read_bytes()), ("TRAILER!!!", 0, b"")]):
+        fields = inode, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0
+        archive += b"070701" + b"".join(b"%08x" % field for field in fields) + name.encode() + b"\0"
+        archive += bytes(-len(archive) % 4) + data
+        archive += bytes(-len(archive) % 4)
+    return archive
+
+
+class Pipe:
+    """A partition with faults to inject and steps to run."""
+
+    def __init__(self, lab, name, options=()):
+        initrd = lab.scratch(name) / "initrd"
+        initrd.write_bytes((BUILD / "initramfs.cpio.gz").read_bytes() + gzip.compress(steps_archive(initrd.parent)))
+        self.partition = lab.partition(name=name, echo=["hmc1", "hmc2"], sources=["hmc3", "hmc4"],
+                                       options=["-initrd", initrd, *options])
+        self.partition.check("mkfifo /tmp/meet")
+        self.drops = 0      # messages that the current test has the driver drop
+        # Not the lab's, which ends its HMCs after each test.
+        self.echo = Hmc(self.partition.sockets["hmc3"], "echo")
+        self.echo.err.wait_for("connected to")
+
+    def close(self):
+        """End it; the partition must power itself off."""
+        assert self.partition.poweroff() == 0
+        self.echo.close()
+
+    @property
+    def faults(self):
+        """What is left to strike."""
+        return self.partition.qmp.get(*INJECT)
+
+    def inject(self, faults):
+        """Have the hypervisor make FAULTS."""
+        self.partition.qmp.set(*INJECT, faults)
+
+    def start(self, steps):
+        """Start STEPS; returns the command."""
+        return self.partition.start("exec steps " + re.sub(r"=\S+", "", steps))
+
+    def run(self, steps):
+        """Run STEPS; returns what comes out of them: STEPS again, if all went as written."""
+        return self.start(steps).check()
+
+    def meet(self):
+        """Meet a program that takes the step `meet`: each waits for the other."""
+        self.partition.check("echo >/tmp/meet")
+
+    def wait_struck(self, target, since, count=1):
+        """Wait until a fault of TARGET struck COUNT times."""
+        self.partition.hypervisor.wait_for(rf"(?s)(hvpipe_fault {target}\s.*?){{{count}}}", since=since)
+
+    def dropped(self):
+        """Messages that the driver dropped since boot."""
+        return int(re.search(r"(\d+) messages dropped", self.partition.check("hvpipe status"))[1])
+
+    def check_works(self):
+        """Every source works, both ways, and nothing is left from before."""
+        steps = ("open1 open2 open3 now1=out now2=out now3=out "
+                 "write3 take3=3.1 write2 write1 write2 take2=2.1 take1=1.1 take2=2.2 write3 take3=3.2 "
+                 "read1=nothing read2=nothing read3=nothing close1 close2 close3")
+        assert self.run(steps) == steps
+        assert "pipe enabled, 0 sources open" in self.partition.check("hvpipe status")
+
+
+def proven(pipe, lab):
+    """After a test see that the pipe works, and that no message was dropped but as many as the test says."""
+    pipe.drops = 0
+    before, mark = pipe.dropped(), pipe.partition.console.size
+    yield pipe
+    lab.tidy()
+    left = pipe.faults
+    pipe.inject("")
+    pipe.check_works()
+    assert left == "", "a fault did not strike"
+    assert pipe.dropped() - before == pipe.drops
+    said = pipe.partition.console.since(mark)
+    for bad in ("Oops", "BUG:", "WARNING:", "Call Trace", "rcu: INFO"):
+        assert bad not in said, f"the kernel complained:\n{said[-4000:]}"
+
+
+@pytest.fixture(scope="module")
+def machine(lab):
+    """A partition for all tests here."""
+    pipe = Pipe(lab, "faults")
+    yield pipe
+    pipe.close()
+
+
+@pytest.fixture(name="pipe")
+def proven_pipe(lab, machine):
+    """The partition, proven to work after each test."""
+    yield from proven(machine, lab)
+
+
+def console_hmc(lab, pipe):
+    """hmc4, connected: a line written to it is a message."""
+    hmc = lab.hmc(pipe.partition, "hmc4", "console", stdin=True)
+    hmc.err.wait_for("connected to")
+    return hmc
+
+
+# Statuses of both calls of the pipe, and the errno of write() and read(); None: it is waited out.
+STATUSES = [
+    ("status=-1", "EIO"),
+    ("status=-3", "EINVAL"),
+    ("status=-5", "EOPNOTSUPP"),
+    ("status=-9", "EIO"),
+    ("status=1", "EIO"),
+    ("status=9906", "EIO"),
+    ("status=-2147483648", "EIO"),
+    ("status=-2,count=100", None),
+    ("status=9900,count=5", None),
+    ("status=9901,count=2", None),
+    ("status=9902", None),
+]
+
+
+@pytest.mark.parametrize("fault,errno", STATUSES + [("status=-4", "EPIPE")])
+def test_write_tells_what_firmware_answered(pipe, fault, errno):
+    """A failed write has an errno and sends nothing; a busy firmware is waited for; the next write works."""
+    pipe.inject(f"send:{fault}")
+    steps = "open1 write1 take1=1.1 read1=nothing close1"
+    if errno:
+        steps = f"open1 write1={errno} now1=out read1=nothing write1 take1=1.2 read1=nothing close1"
+    assert pipe.run(steps) == steps
+
+
+@pytest.mark.parametrize("fault,errno", STATUSES + [("status=-4", "EIO")])
+def test_read_tells_what_firmware_answered_and_loses_nothing(pipe, fault, errno):
+    """A failed read has an errno and leaves the message for the next one, as poll says; a busy one is waited for."""
+    pipe.inject(f"receive:{fault}")
+    fails = f"read1={errno} poll1=in,out " if errno else ""
+    steps = f"open1 write1 poll1=in,out {fails}read1=1.1 now1=out read1=nothing close1"
+    assert pipe.run(steps) == steps
+
+
+@pytest.mark.parametrize("fault,errno", STATUSES)
+def test_close_unblocks_the_pipe_even_if_firmware_fails(pipe, fault, errno):
+    """A message that is pending at close is dropped, if not at once, then later."""
+    pipe.drops = 1
+    mark = pipe.partition.hypervisor.size
+    pipe.inject(f"receive:{fault}" + (",count=3" if errno else ""))
+    steps = "open1 write1 poll1=in,out close1"
+    assert pipe.run(steps) == steps
+    pipe.partition.hypervisor.wait_for(r"hvpipe_receive source 0x02000001 size 3 status 0\s", since=mark)
+
+
+@pytest.mark.parametrize("fault,errno", STATUSES)
+def test_a_message_for_nobody_is_drained_even_if_firmware_fails(lab, pipe, tmp_path, fault, errno):
+    """A message to a source that nobody opened is taken, if not at once, then later; its HMC is told so."""
+    pipe.drops = 1
+    pipe.inject(f"receive:{fault}" + (",count=3" if errno else ""))
+    (tmp_path / "message").write_text("hello")
+    lab.hmc(pipe.partition, "hmc4", "send", tmp_path / "message").check()
+
+
+@pytest.mark.parametrize("length", ["4089", "4097", "0x80000000", "0xffffffff"])
+def test_a_length_that_cannot_be_is_eio(pipe, length):
+    """More bytes than a message can have: EIO, nothing is copied, and that message is gone; the next one is read."""
+    pipe.inject(f"receive:length={length}")
+    steps = "open1 write1 poll1=in,out read1=EIO now1=out read1=nothing write1 take1=1.2 close1"
+    assert pipe.run(steps) == steps
+    pipe.partition.console.wait_for(f"wrote {int(length, 0)} bytes from source 0x02000001")
+
+
+def test_a_length_that_cannot_be_at_close(pipe):
+    """The same when close takes what is pending: the pipe is free all the same."""
+    pipe.inject("receive:length=4097")
+    steps = "open1 write1 poll1=in,out close1 open1 now1=out write1 take1=1.2 close1"
+    assert pipe.run(steps) == steps
+
+
+def test_a_length_of_nothing(pipe):
+    """No bytes: there was no message, says firmware, and so does read; it does not spin."""
+    pipe.inject("receive:length=0")
+    steps = "open1 write1 poll1=in,out read1=nothing now1=out write1 take1=1.2 close1"
+    assert pipe.run(steps) == steps
+
+
+def test_a_misrouted_message_goes_to_the_source_it_names(pipe):
+    """Reading one handle yields another's message: it wakes that one, and the reader gets nothing but looks again."""
+    pipe.inject("receive:source=0x02000002")
+    steps = ("open1 open2 write1 poll1=in,out now2=out read1=nothing poll2=in,out read2=1.1 now2=out "
+             "read1=nothing now1=out close1 close2")
+    assert pipe.run(steps) == steps
+
+
+@pytest.mark.parametrize("source", ["0x02000009", "0x03000001", "0x02010001", "0"])
+def test_a_message_of_nobody_is_dropped_and_counted(pipe, source):
+    """What names a source that nobody opened, or one that cannot be, is not given to whom read it."""
+    pipe.drops = 1
+    pipe.inject(f"receive:source={source}")
+    steps = "open1 write1 poll1=in,out read1=nothing read1=nothing now1=out write1 take1=1.2 close1"
+    assert pipe.run(steps) == steps
+
+
+@pytest.mark.parametrize("count", [1, 20])
+@pytest.mark.parametrize("word", ["none", "status=-1", "status=-2", "status=-3", "status=2", "status=9900"])
+def test_an_event_that_firmware_keeps_back_comes_later(lab, pipe, word, count):
+    """check-exception fails, COUNT times: the message arrives, and so does the loss of a connection."""
+    pipe.inject(f"check-exception:{word},count={count}")
+    steps = "open1 write1 take1=1.1 close1"
+    assert pipe.run(steps) == steps
+
+    hmc = console_hmc(lab, pipe)
+    steps = "open4 meet poll4=in,out read4=lost now4=out close4"
+    reader = pipe.start(steps)
+    pipe.meet()
+    pipe.inject(f"check-exception:{word},count={count}")
+    hmc.signal(signal.SIGKILL)
+    assert reader.check() == steps
+
+
+def test_events_that_never_come_stop_only_what_they_announce(pipe):
+    """As long as firmware keeps an event back nothing can be received: the driver does not know of it, and firmware
+    announces nothing else. Sends go on, nothing crashes, and with the event all arrives that is still wanted."""
+    pipe.drops = 1
+    mark = pipe.partition.hypervisor.size
+    pipe.inject("check-exception:none,count=0")
+    steps = "open1 write1 now1=out meet write1 take1=1.1 take1=1.2 close1"
+    waiting = pipe.start(steps)
+    pipe.wait_struck("check-exception", mark, 20)
+    # Sent, answered, and nobody is there any more when the answer can be received.
+    other = "open2 write2 now2=out read2=nothing close2"
+    assert pipe.run(other) == other
+    mark = pipe.partition.hypervisor.size
+    pipe.meet()
+    pipe.wait_struck("check-exception", mark, 20)
+    assert waiting.running
+    pipe.inject("")
+    assert waiting.check() == steps
+
+
+# Malformed events, and what they make read() say beside the messages.
+EVENTS = {"spurious": "", "duplicate": "", "no-section": "", "short-section": "", "unknown-source": "",
+          "both-bits": "read{n}=lost ", "unknown-bits": "", "wrong-type": ""}
+
+
+@pytest.mark.parametrize("kind", EVENTS)
+def test_a_malformed_event_without_a_handle(pipe, kind):
+    """It comes when nobody has anything open."""
+    mark = pipe.partition.hypervisor.size
+    pipe.inject(f"event:{kind}")
+    pipe.wait_struck("event", mark)
+
+
+@pytest.mark.parametrize("kind", EVENTS)
+def test_a_malformed_event_with_an_idle_handle(pipe, kind):
+    """It comes when a handle waits: the next message is read, and nothing that was not sent."""
+    word = "" if kind == "duplicate" else ",source=0x02000001"
+    steps = f"open1 write1 take1=1.1 meet meet {EVENTS[kind].format(n=1)}write1 take1=1.2 read1=nothing now1=out close1"
+    waiting = pipe.start(steps)
+    pipe.meet()
+    mark = pipe.partition.hypervisor.size
+    pipe.inject(f"event:{kind}{word}")
+    pipe.wait_struck("event", mark)
+    pipe.meet()
+    assert waiting.check() == steps
+
+
+@pytest.mark.parametrize("kind", EVENTS)
+def test_a_malformed_event_while_a_message_waits(pipe, kind):
+    """It comes when a message was announced and not read yet: that one is read, once."""
+    steps = f"open1 write1 poll1=in,out meet meet read1=1.1 {EVENTS[kind].format(n=1)}read1=nothing now1=out close1"
+    waiting = pipe.start(steps)
+    pipe.meet()
+    mark = pipe.partition.hypervisor.size
+    pipe.inject(f"event:{kind}")
+    pipe.wait_struck("event", mark)
+    pipe.meet()
+    assert waiting.check() == steps
+
+
+@pytest.mark.parametrize("kind", EVENTS)
+def test_a_malformed_event_before_the_good_one(lab, pipe, kind):
+    """It comes when a message has arrived that the driver was not told of yet: each is read once, in order."""
+    hmc = console_hmc(lab, pipe)
+    qmp, hypervisor = pipe.partition.qmp, pipe.partition.hypervisor
+    steps = f"open4 meet take4=first {EVENTS[kind].format(n=4)}meet take4=second read4=nothing close4"
+    reader = pipe.start(steps)
+    pipe.meet()
+    mark = hypervisor.size
+    qmp.execute("stop")
+    hmc.write(b"first\n")
+    hypervisor.wait_for(rf"frame_in source {source_id('hmc4'):#010x} type 1 ", since=mark)
+    pipe.inject(f"event:{kind}")
+    qmp.execute("cont")
+    pipe.wait_struck("event", mark)
+    pipe.meet()
+    hmc.write(b"second\n")
+    assert reader.check() == steps
+
+
+def test_an_event_for_another_handle_misleads_nobody(pipe):
+    """A message for hmc1 is announced as one for hmc2: who reads hmc2 gets nothing, hmc1's reader gets it."""
+    steps = "open1 open2 meet meet read2=nothing write1 take1=1.1 read2=nothing now2=out now1=out close1 close2"
+    waiting = pipe.start(steps)
+    pipe.meet()
+    mark = pipe.partition.hypervisor.size
+    pipe.inject("event:unknown-source,source=0x02000002")
+    pipe.wait_struck("event", mark)
+    pipe.meet()
+    assert waiting.check() == steps
+
+
+def test_a_storm_of_malformed_events_lets_messages_through(pipe):
+    """Without end, every kind in turn, a new one as soon as firmware is asked: messages pass."""
+    mark = pipe.partition.hypervisor.size
+    pipe.inject(";".join(f"event:{kind},count=200" for kind in EVENTS if kind != "both-bits"))
+    pipe.wait_struck("event", mark, 20)
+    steps = " ".join(["open1", "open2", *(f"write1 write2 take1=1.{n} take2=2.{n}" for n in range(1, 21)), "close1",
+                      "close2"])
+    assert pipe.run(steps) == steps
+    assert pipe.faults != "", "the storm was over too soon"
+    pipe.inject("")
+
+
+def test_all_calls_fail_now_and_then(pipe):
+    """Every third call of each kind fails: who tries again gets everything, in order, once."""
+    pipe.inject("send:status=9900,every=3,count=0;receive:status=-2,every=3,count=0;"
+                "check-exception:status=-1,every=3,count=0")
+    steps = " ".join(["open1", "open2", *(f"write1 write2 take1=1.{n} take2=2.{n}" for n in range(1, 31)), "close1",
+                      "close2"])
+    assert pipe.run(steps) == steps
+    pipe.inject("")
+
+
+@pytest.mark.parametrize("faults,named", [
+    ("sned:status=-1", "'sned'"),
+    ("send", "'send' does not say what goes wrong"),
+    ("send:", "'send:' does not say what goes wrong"),
+    ("send:,", "'send:' does not know ''"),
+    ("send:statsu=-1", "'statsu=-1'"),
+    ("send:status=", "'status='"),
+    ("send:status=x", "'status=x'"),
+    ("send:status=4294967296", "'status=4294967296'"),
+    ("send:status=-1,status=-2", "'status' is given twice"),
+    ("send:status=-1,source=1", "'source=1'"),
+    ("send:count=1", "'send:count=1' does not say what goes wrong"),
+    ("receive:status=-1,length=1", "'receive:status=-1,length=1'"),
+    ("receive:length=-1", "'length=-1'"),
+    ("receive:length=1,every=0", "'every=0'"),
+    ("check-exception:nothing", "'nothing'"),
+    ("event:spurios", "'spurios'"),
+    ("event:spurious,duplicate", "'duplicate' is the second"),
+    ("set-system-parameter:length=1", "'length=1'"),
+    ("send:status=-1;evnt:spurious", "'evnt'"),
+])
+def test_a_typing_mistake_is_named_and_changes_nothing(machine, faults, named):
+    """An error that names the word; the faults that were there stay."""
+    machine.inject("event:spurious,every=1000000")
+    before = machine.faults
+    with pytest.raises(LabError) as error:
+        machine.inject(faults)
+    assert named in str(error.value) and "inject: " in str(error.value)
+    assert machine.faults == before
+    machine.inject("")
