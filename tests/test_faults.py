@@ -118,7 +118,8 @@ static int step(const char *name, int n)
         fd = open("/tmp/meet", O_RDONLY);
         while (read(fd, buffer, sizeof(buffer)) > 0)
             ;
-        return close(fd);
+        close(fd);
+        return close(open("/tmp/met", O_WRONLY));
     }
     errno = ENOSYS;
     return -1;
@@ -165,7 +166,7 @@ class Pipe:
         initrd.write_bytes((BUILD / "initramfs.cpio.gz").read_bytes() + gzip.compress(steps_archive(initrd.parent)))
         self.partition = lab.partition(name=name, echo=["hmc1", "hmc2"], sources=["hmc3", "hmc4"],
                                        options=["-initrd", initrd, *options])
-        self.partition.check("mkfifo /tmp/meet")
+        self.partition.check("mkfifo /tmp/meet /tmp/met")
         self.drops = 0      # messages that the current test has the driver drop
         # Not the lab's, which ends its HMCs after each test.
         self.echo = Hmc(self.partition.sockets["hmc3"], "echo")
@@ -195,7 +196,7 @@ class Pipe:
 
     def meet(self):
         """Meet a program that takes the step `meet`: each waits for the other."""
-        self.partition.check("echo >/tmp/meet")
+        self.partition.check("echo >/tmp/meet; cat /tmp/met")
 
     def wait_struck(self, target, since, count=1):
         """Wait until a fault of TARGET struck COUNT times."""
