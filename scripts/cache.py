@@ -90,8 +90,11 @@ class Step:
             print(self._line("done"), flush=True)
         return False
 
-    def run(self, command, doing=None, count=None, unit="objects", **kwargs):
-        """Run COMMAND into the log. Lines that match COUNT are counted. Fails with the log's last lines."""
+    def run(self, command, doing=None, count=None, unit="objects", check=True, **kwargs):
+        """Run COMMAND into the log; returns its status. Lines that match COUNT are counted.
+
+        With CHECK a status other than 0 is a failure that shows the log's last lines.
+        """
         self.doing = doing or self.doing
         self.unit = unit
         counted = re.compile(count) if count else None
@@ -110,10 +113,11 @@ class Step:
             except BaseException:
                 process.terminate()
                 raise
-        if process.returncode:
+        if check and process.returncode:
             last = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-25:]
             raise Failed("\n".join(last) + f"\n{self.name}: {words[0]} ended with status {process.returncode}, "
                          f"the whole log is in {self.log.relative_to(TOP)}")
+        return process.returncode
 
 
 @contextlib.contextmanager
