@@ -33,10 +33,11 @@ def cache_dir():
 
 
 def end_in_order():
-    """Have SIGTERM end this program as an exception does: children are ended, half-made results removed."""
+    """Have signals end this program as an exception does: children are ended, half-made results removed."""
     def terminated(number, frame):
         raise SystemExit(128 + number)
-    signal.signal(signal.SIGTERM, terminated)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, terminated)
 
 
 class Failed(Exception):

@@ -515,7 +515,8 @@ class Lab:
         self.directory = Path(tempfile.mkdtemp(prefix="hvpipe-", dir="/tmp"))
         self._running = []
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._terminated)
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, self._terminated)
 
     @staticmethod
     def _terminated(number, frame):

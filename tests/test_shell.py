@@ -4,12 +4,14 @@
 import fcntl
 import os
 import pty
+import re
 import signal
 import struct
 import subprocess
 import termios
+import time
 
-from lab import TOP, Stream
+from lab import LIMIT, TOP, Stream
 
 
 def test_both_consoles():
@@ -35,6 +37,26 @@ def test_both_consoles():
             if session.poll() is None:
                 os.killpg(session.pid, signal.SIGTERM)
                 session.wait()
+
+
+def test_a_signal_ends_all():
+    """Killed with SIGTERM it leaves no process and no socket behind."""
+    ours, theirs = pty.openpty()
+    with open(ours, "wb", buffering=0) as keyboard:
+        session = subprocess.Popen([TOP / "scripts/shell"], stdin=theirs, stdout=theirs, stderr=theirs,
+                                   env={**os.environ, "TERM": "xterm"}, start_new_session=True)
+        os.close(theirs)
+        screen = Stream(keyboard, "the terminal")
+        screen.wait_for("hmc>")
+        mine = subprocess.run(["pgrep", "-P", str(session.pid), "-a"], stdout=subprocess.PIPE, text=True, check=True)
+        directory = re.search(r"/tmp/hvpipe-\w+", mine.stdout)[0]
+        session.terminate()
+        assert session.wait(60) == 128 + signal.SIGTERM
+    assert not os.path.exists(directory)
+    # What tmux ran is told to end, and takes its moment.
+    deadline = time.monotonic() + LIMIT
+    while subprocess.run(["pgrep", "-f", directory], stdout=subprocess.DEVNULL, check=False).returncode == 0:
+        assert time.monotonic() < deadline, f"something that uses {directory} still runs"
 
 
 def test_without_a_terminal():
