@@ -41,7 +41,8 @@ def test_an_hmc_that_sends_is_killed(lab, narrow, tmp_path):
         # With nothing typed, a console ends when all that the state holds was received.
         hmc = lab.hmc(narrow, "hmc1", "console", state=state)
     hmc.check()
-    # All were acknowledged, so they were received; the last command may still run.
+    # All were acknowledged, so they were received; the last command may still run, and stop() ends it with the reader.
+    narrow.check(f"until grep -q '<{count:06d}>' /tmp/got; do sleep 0.1; done")
     said = reader.stop().stdout
     assert numbers(narrow.check("cat /tmp/got")) == list(range(1, count + 1))
     assert "lost" in said, f"the reader was not told of a lost connection: {said}"
