@@ -234,10 +234,11 @@ static ssize_t hvpipe_test_write(struct file *file, void *buf, size_t size)
 	return hvpipe_handle_write_iter(&iocb, &iter);
 }
 
-static __poll_t hvpipe_test_poll(struct file *file)
+/* What poll() says to user space, in the words of poll(2) */
+static unsigned int hvpipe_test_poll(struct file *file)
 {
-	return hvpipe_handle_poll(file, NULL) &
-	       (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLHUP | EPOLLERR);
+	return mangle_poll(hvpipe_handle_poll(file, NULL)) &
+	       (POLLIN | POLLOUT | POLLRDHUP | POLLHUP | POLLERR);
 }
 
 static struct file *hvpipe_test_open(struct kunit *test, u32 source)
@@ -264,7 +265,7 @@ static void hvpipe_test_expect(struct kunit *test, struct file *file, u8 fill, u
 	const struct papr_hvpipe_hdr hdr = { .flags = HVPIPE_MSG_AVAILABLE };
 	u8 *buf = hvpipe_test_buf(test);
 
-	KUNIT_EXPECT_TRUE(test, hvpipe_test_poll(file) & EPOLLIN);
+	KUNIT_EXPECT_TRUE(test, hvpipe_test_poll(file) & POLLIN);
 	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, HVPIPE_HDR_LEN + SZ_4K),
 			HVPIPE_HDR_LEN + len);
 	KUNIT_EXPECT_MEMEQ(test, buf, &hdr, sizeof(hdr));
@@ -276,7 +277,7 @@ static void hvpipe_test_expect_nothing(struct kunit *test, struct file *file)
 {
 	u8 *buf = hvpipe_test_buf(test);
 
-	KUNIT_EXPECT_EQ(test, hvpipe_test_poll(file), EPOLLOUT);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_poll(file), POLLOUT);
 	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), 0);
 	file->f_flags |= O_NONBLOCK;
 	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), -EAGAIN);
@@ -288,7 +289,7 @@ static void hvpipe_test_expect_lost(struct kunit *test, struct file *file)
 	const struct papr_hvpipe_hdr hdr = { .flags = HVPIPE_LOST_CONNECTION };
 	u8 *buf = hvpipe_test_buf(test);
 
-	KUNIT_EXPECT_TRUE(test, hvpipe_test_poll(file) & EPOLLIN);
+	KUNIT_EXPECT_TRUE(test, hvpipe_test_poll(file) & POLLIN);
 	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), sizeof(hdr));
 	KUNIT_EXPECT_MEMEQ(test, buf, &hdr, sizeof(hdr));
 }
@@ -411,7 +412,7 @@ static void a_suspend_waits_for_a_busy_call_but_not_for_ever(struct kunit *test)
 	fake->suspender = true;
 	hvpipe_test_status(fake, 9900, 3);
 	KUNIT_EXPECT_EQ(test, hvpipe_test_write(file, buf, 49), 49);
-	KUNIT_EXPECT_EQ(test, hvpipe_test_poll(file), EPOLLRDHUP);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_poll(file), POLLRDHUP);
 	KUNIT_EXPECT_EQ(test, hvpipe_test_write(file, buf, 49), -ENXIO);
 	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), -ENXIO);
 	KUNIT_EXPECT_EQ(test, PTR_ERR(hvpipe_create(&fake->pipe, HMC2)), -ENXIO);
@@ -476,7 +477,7 @@ static void a_short_buffer_leaves_the_message(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, 48), -EMSGSIZE);
 	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, 57), -EMSGSIZE);
 	KUNIT_EXPECT_EQ(test, handle->nheld, 1);
-	KUNIT_EXPECT_TRUE(test, hvpipe_test_poll(file) & EPOLLIN);
+	KUNIT_EXPECT_TRUE(test, hvpipe_test_poll(file) & POLLIN);
 	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, 58), 58);
 	hvpipe_test_expect(test, file, 2, 20);
 	hvpipe_test_expect_works(test, file, HMC1);
@@ -503,7 +504,7 @@ static void a_faulting_buffer_leaves_the_message(struct kunit *test)
 		iov_iter_ubuf(&iter, ITER_DEST, (void __user *)(addr + PAGE_SIZE - 50), 100);
 		ret = hvpipe_handle_read_iter(&iocb, &iter);
 		KUNIT_EXPECT_EQ(test, ret, -EFAULT);
-		KUNIT_EXPECT_TRUE(test, hvpipe_test_poll(file) & EPOLLIN);
+		KUNIT_EXPECT_TRUE(test, hvpipe_test_poll(file) & POLLIN);
 	}
 	iov_iter_ubuf(&iter, ITER_DEST, (void __user *)addr, 100);
 	ret = hvpipe_handle_read_iter(&iocb, &iter);
@@ -766,7 +767,7 @@ static void an_event_that_firmware_does_not_yield_is_fetched_later(struct kunit 
 
 	hvpipe_test_status(fake, -2, 3);
 	hvpipe_test_queue(fake, HMC1, 1, 10);
-	KUNIT_EXPECT_EQ(test, hvpipe_test_poll(file), EPOLLOUT);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_poll(file), POLLOUT);
 	hvpipe_test_work(fake);
 	hvpipe_test_work(fake);
 	KUNIT_EXPECT_EQ(test, fake->queued, 3);
@@ -793,9 +794,9 @@ static void a_suspended_pipe_refuses_calls_and_keeps_messages(struct kunit *test
 	KUNIT_EXPECT_EQ(test, PTR_ERR(hvpipe_create(&fake->pipe, 0x02000003)), -ENXIO);
 	KUNIT_EXPECT_EQ(test, hvpipe_test_write(two, buf, 49), -ENXIO);
 	KUNIT_EXPECT_EQ(test, hvpipe_test_read(two, buf, SZ_4K), -ENXIO);
-	KUNIT_EXPECT_EQ(test, hvpipe_test_poll(one), EPOLLIN | EPOLLRDHUP);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_poll(one), POLLIN | POLLRDHUP);
 	hvpipe_test_expect(test, one, 1, 10);
-	KUNIT_EXPECT_EQ(test, hvpipe_test_poll(one), EPOLLRDHUP);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_poll(one), POLLRDHUP);
 	KUNIT_EXPECT_EQ(test, hvpipe_test_read(one, buf, SZ_4K), -ENXIO);
 
 	hvpipe_start(&fake->pipe);
@@ -817,7 +818,7 @@ static void poll_and_read_agree_while_the_pipe_is_suspended(struct kunit *test)
 	hvpipe_test_queue(fake, HMC1, 1, 10);
 	hvpipe_test_event(fake, HMC1, HVPIPE_EVENT_LOST);
 	hvpipe_disable(&fake->pipe, HVPIPE_SUSPENDED);
-	KUNIT_EXPECT_EQ(test, hvpipe_test_poll(file), EPOLLRDHUP);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_poll(file), POLLRDHUP);
 	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), -ENXIO);
 	hvpipe_start(&fake->pipe);
 	hvpipe_test_expect(test, file, 1, 10);
@@ -851,7 +852,7 @@ static void enabling_is_tried_until_it_succeeds(struct kunit *test)
 	hvpipe_start(&fake->pipe);
 	for (int i = 0; i < 12; i++) {
 		KUNIT_EXPECT_EQ(test, hvpipe_test_write(file, buf, 49), -ENXIO);
-		KUNIT_EXPECT_EQ(test, hvpipe_test_poll(file), EPOLLRDHUP);
+		KUNIT_EXPECT_EQ(test, hvpipe_test_poll(file), POLLRDHUP);
 		hvpipe_test_work(fake);
 		KUNIT_EXPECT_EQ(test, fake->delay,
 				min(HVPIPE_RETRY_MIN << i, HVPIPE_RETRY_MAX));
