@@ -11,6 +11,7 @@ whoever waits is woken by the output it waits for, and a time limit only ever ma
 """
 
 import base64
+import gzip
 import itertools
 import json
 import os
@@ -308,6 +309,23 @@ def machine(directory, name, lines, sources=(), echo=(), hvpipe=True, kernel=KER
         command += ["-device", f"spapr-hvpipe-source,id=source-{source},source-id={source_id(source):#x},"
                     + ",".join(filter(None, ("" if source in echo else f"chardev={source}", more)))]
     return [str(word) for word in [*command, *options]]
+
+
+def initrd_with(directory, name, code):
+    """Compile the C program CODE for the partition; returns an initramfs, in DIRECTORY, that has it as /bin/NAME."""
+    program = Path(directory) / name
+    subprocess.run(["powerpc64le-linux-gnu-gcc", "-Wall", "-Wextra", "-Werror", "-O2", "-static", "-s", "-o", program,
+                    "-x", "c", "-"], input=code.encode(), check=True)
+    archive = b""
+    for inode, (path, mode, data) in enumerate([(f"bin/{name}", 0o100755, program.read_bytes()),
+                                                ("TRAILER!!!", 0, b"")]):
+        fields = inode, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(path) + 1, 0
+        archive += b"070701" + b"".join(b"%08x" % field for field in fields) + path.encode() + b"\0"
+        archive += bytes(-len(archive) % 4) + data
+        archive += bytes(-len(archive) % 4)
+    initrd = Path(directory) / f"initrd-{name}"
+    initrd.write_bytes((BUILD / "initramfs.cpio.gz").read_bytes() + gzip.compress(archive))
+    return initrd
 
 
 class Partition:

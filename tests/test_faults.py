@@ -11,14 +11,12 @@ of the second write to hmc1 is "1.2". Each test ends by proof that all its fault
 source and both ways, and that no message was dropped but those that it says.
 """
 
-import gzip
 import re
 import signal
-import subprocess
 
 import pytest
 
-from lab import BUILD, Hmc, LabError, source_id
+from lab import Hmc, LabError, initrd_with, source_id
 
 INJECT = "/machine/peripheral/hvpipe", "inject"
 
@@ -144,26 +142,11 @@ int main(int argc, char **argv)
 """
 
 
-def steps_archive(directory):
-    """The program that runs steps, /bin/steps of an initramfs to be loaded with another."""
-    program = directory / "steps"
-    subprocess.run(["powerpc64le-linux-gnu-gcc", "-Wall", "-Werror", "-O2", "-static", "-s", "-o", program, "-x", "c",
-                    "-"], input=STEPS.encode(), check=True)
-    archive = b""
-    for inode, (name, mode, data) in enumerate([("bin/steps", 0o100755, program.read_bytes()), ("TRAILER!!!", 0, b"")]):
-        fields = inode, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0
-        archive += b"070701" + b"".join(b"%08x" % field for field in fields) + name.encode() + b"\0"
-        archive += bytes(-len(archive) % 4) + data
-        archive += bytes(-len(archive) % 4)
-    return archive
-
-
 class Pipe:
     """A partition with faults to inject and steps to run."""
 
     def __init__(self, lab, name, options=()):
-        initrd = lab.scratch(name) / "initrd"
-        initrd.write_bytes((BUILD / "initramfs.cpio.gz").read_bytes() + gzip.compress(steps_archive(initrd.parent)))
+        initrd = initrd_with(lab.scratch(name), "steps", STEPS)
         self.partition = lab.partition(name=name, echo=["hmc1", "hmc2"], sources=["hmc3", "hmc4"],
                                        options=["-initrd", initrd, *options])
         self.partition.check("mkfifo /tmp/meet /tmp/met")
