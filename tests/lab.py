@@ -183,6 +183,7 @@ class Agent:
         self._line = line
         self._numbers = itertools.count(1)
         self._waiting = {}
+        self._gone = "it is gone"
         self._lock = threading.Lock()
         self._ready = threading.Event()
         self._log = open(log, "wb", buffering=0)
@@ -208,8 +209,10 @@ class Agent:
                         status, body = int(words[2]), b""
                     elif words == [b"ready"]:
                         self._ready.set()
-            except (OSError, ValueError):
+            except OSError:
                 pass    # the line is closed: the partition has ended
+            except (ValueError, KeyError):
+                self._gone = f"its agent's line is garbled: {line[:200]!r}"
         self._ready.set()
         with self._lock:
             left, self._waiting = list(self._waiting.values()), None
@@ -224,7 +227,7 @@ class Agent:
         """Start TEXT, a shell command, in the partition."""
         with self._lock:
             if self._waiting is None:
-                raise LabError(f"partition: it is gone, cannot run {text!r}")
+                raise LabError(f"partition: {self._gone}, cannot run {text[:200]!r}")
             command = Command(self, next(self._numbers), text)
             self._waiting[command._number] = command
             self._line.sendall(b"%d %s\n" % (command._number, base64.b64encode(text.encode())))
@@ -415,11 +418,11 @@ class Partition:
         return self.run(command, limit).check()
 
     def put(self, name, data):
-        """Write DATA into the partition's file NAME."""
+        """Write DATA into the partition's file NAME, in requests that fit the buffer of its terminal."""
         where = shlex.quote(name)
         self.check(f": >{where}")
-        for start in range(0, len(data), 30000):
-            text = base64.b64encode(data[start:start + 30000]).decode()
+        for start in range(0, len(data), 3000):
+            text = base64.b64encode(data[start:start + 3000]).decode()
             self.check(f"base64 -d >>{where} <<.\n{text}\n.")
 
     def get(self, name):
