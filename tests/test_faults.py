@@ -440,14 +440,15 @@ def test_an_event_for_another_handle_misleads_nobody(pipe):
 
 
 def test_a_storm_of_malformed_events_lets_messages_through(pipe):
-    """Without end, every kind in turn, a new one as soon as firmware is asked: messages pass."""
+    """Without end, of every kind, a new one as soon as firmware is asked: messages pass."""
     mark = pipe.partition.hypervisor.size
-    pipe.inject(";".join(f"event:{kind},count=200" for kind in EVENTS if kind != "both-bits"))
+    kinds = [kind for kind in EVENTS if kind != "both-bits"]
+    # The first whose turn it is strikes: those that come often stand behind those that come seldom.
+    pipe.inject(";".join(f"event:{kind},every={len(kinds) - n},count=0" for n, kind in enumerate(kinds)))
     pipe.wait_struck("event", mark, 20)
     steps = " ".join(["open1", "open2", *(f"write1 write2 take1=1.{n} take2=2.{n}" for n in range(1, 21)), "close1",
                       "close2"])
     assert pipe.run(steps) == steps
-    assert pipe.faults != "", "the storm was over too soon"
     pipe.inject("")
 
 
