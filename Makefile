@@ -2,14 +2,15 @@
 #
 # The front door. Everything slow is built by scripts/build and kept in a cache outside the checkout.
 
-export LINUX_SRC QEMU_SRC HVPIPE_CACHE KERNEL
+export LINUX_SRC QEMU_SRC HVPIPE_CACHE KERNEL SEED
 
 PREFIX ?= /usr/local
 PYTHON := /usr/bin/python3
 PARTS := host vmlinux qemu-system-ppc64 initramfs.cpio.gz
 TESTS ?= tests
+N ?= 100000
 
-.PHONY: help build run test shell check install series update clean packages
+.PHONY: help build run test soak shell check install series update clean packages
 
 help:
 	@echo 'hvpipe: messages between an HMC and a partition through the hypervisor pipe'
@@ -17,6 +18,7 @@ help:
 	@echo '  make run      the main job from nothing: build all, boot, exchange files both ways'
 	@echo '  make test     every test                        (TESTS="tests/test_pipe.py -k burst": some;'
 	@echo '                                                   KERNEL=vmlinux-debug: on a kernel that finds bugs)'
+	@echo '  make soak     long traffic with closes, kills and restarts, every message accounted for  (N=100000, SEED=)'
 	@echo '  make shell    a console in the partition and one on the HMC, side by side'
 	@echo '  make check    checkpatch, sparse, warnings, linters'
 	@echo '  make install  library, tools, headers, man pages   (PREFIX=$(PREFIX), DESTDIR=)'
@@ -46,6 +48,9 @@ run: build
 test: build
 	@scripts/build vmlinux-plain $(KERNEL)
 	@$(PYTHON) -m pytest $(TESTS)
+
+soak: build
+	@scripts/soak $(N)
 
 shell: build
 	@scripts/shell
