@@ -2,7 +2,7 @@
 #
 # The front door. Everything slow is built by scripts/build and kept in a cache outside the checkout.
 
-export LINUX_SRC QEMU_SRC HVPIPE_CACHE KERNEL SEED
+export LINUX_SRC QEMU_SRC HVPIPE_CACHE KERNEL SEED BASELINE
 
 PREFIX ?= /usr/local
 PYTHON := /usr/bin/python3
@@ -10,7 +10,7 @@ PARTS := host vmlinux qemu-system-ppc64 initramfs.cpio.gz
 TESTS ?= tests
 N ?= 100000
 
-.PHONY: help build run test soak shell check install series update clean packages
+.PHONY: help build run test soak bench shell check install series update clean packages
 
 help:
 	@echo 'hvpipe: messages between an HMC and a partition through the hypervisor pipe'
@@ -19,6 +19,8 @@ help:
 	@echo '  make test     every test                        (TESTS="tests/test_pipe.py -k burst": some;'
 	@echo '                                                   KERNEL=vmlinux-debug: on a kernel that finds bugs)'
 	@echo '  make soak     long traffic with closes, kills and restarts, every message accounted for  (N=100000, SEED=)'
+	@echo '  make bench    what each call costs, in guest instructions      (BASELINE=path/to/vmlinux: that'
+	@echo '                                                   kernel too, in the same run)'
 	@echo '  make shell    a console in the partition and one on the HMC, side by side'
 	@echo '  make check    checkpatch, sparse, warnings, linters'
 	@echo '  make install  library, tools, headers, man pages   (PREFIX=$(PREFIX), DESTDIR=)'
@@ -51,6 +53,9 @@ test: build
 
 soak: build
 	@scripts/soak $(N)
+
+bench: build
+	@scripts/bench
 
 shell: build
 	@scripts/shell

@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * What calls of the hypervisor pipe cost, in guest instructions. Runs in a
+ * partition whose hypervisor counts virtual time by instructions (QEMU's
+ * -icount shift=0: one instruction is one nanosecond) and answers for the
+ * sources hmc1 and hmc2 (echo=on).
+ *
+ * usage: bench unit | floor | messages SIZE | wakeup | handles COUNT
+ *
+ * Prints a line for each row: name, median, 10th and 90th percentile, number of
+ * samples; all less the cost of reading the timebase.
+ */
+
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <err.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define HEADER 48		/* before each payload */
+#define MAX_PAYLOAD 4088
+#define HMC 0x02000000		/* hmcN is HMC | N */
+#define SAMPLES 401
+#define WARM_UP 20		/* repetitions before the first sample */
+#define TICKS_PER_US 512	/* the timebase's rate */
+
+struct row {
+	const char *name;
+	int n;
+	uint64_t ticks[SAMPLES];
+};
+
+static uint64_t timebase_cost;	/* ticks between two readings */
+static char buffer[HEADER + MAX_PAYLOAD];
+
+static inline uint64_t timebase(void)
+{
+	uint64_t ticks;
+
+	asm volatile("mfspr %0,268" : "=r"(ticks) : : "memory");
+	return ticks;
+}
+
+static void add(struct row *row, uint64_t ticks)
+{
+	if (row->n < SAMPLES)
+		row->ticks[row->n++] = ticks;
+}
+
+static int compare(const void *a, const void *b)
+{
+	const uint64_t *x = a, *y = b;
+
+	return (*x > *y) - (*x < *y);
+}
+
+/* The sample below which PERCENT of them are, sorted, as instructions. */
+static double percentile(const struct row *row, int percent)
+{
+	int64_t ticks = row->ticks[(row->n - 1) * percent / 100];
+
+	return (double)(ticks - (int64_t)timebase_cost) * 1000 / TICKS_PER_US;
+}
+
+static void print(struct row *row)
+{
+	qsort(row->ticks, row->n, sizeof(row->ticks[0]), compare);
+	printf("%s %.1f %.1f %.1f %d\n", row->name, percentile(row, 50), percentile(row, 10), percentile(row, 90),
+	       row->n);
+}
+
+static int open_device(void)
+{
+	int device = open("/dev/papr-hvpipe", O_RDWR);
+
+	if (device < 0)
+		err(1, "/dev/papr-hvpipe");
+	return device;
+}
+
+static int create(int device, uint32_t source)
+{
+	return ioctl(device, _IOW(0xb2, 9, uint32_t), &source);
+}
+
+static int must_create(int device, uint32_t source)
+{
+	int fd = create(device, source);
+
+	if (fd < 0)
+		err(1, "cannot create a handle for source 0x%08x", source);
+	return fd;
+}
+
+/* The time that write() took. */
+static uint64_t send_message(int fd, int size)
+{
+	uint64_t start = timebase();
+	ssize_t done = write(fd, buffer, HEADER + size);
+	uint64_t end = timebase();
+
+	if (done != HEADER + size)
+		err(1, "write of %d bytes returned %zd", size, done);
+	return end - start;
+}
+
+/* The time that read() took. */
+static uint64_t receive_message(int fd, int size)
+{
+	uint64_t start = timebase();
+	ssize_t done = read(fd, buffer, sizeof(buffer));
+	uint64_t end = timebase();
+
+	if (done != HEADER + size)
+		err(1, "read of a message of %d bytes returned %zd", size, done);
+	return end - start;
+}
+
+/* Code of known length: what is printed must be that length. */
+static void unit(void)
+{
+	static struct row straight = { .name = "unit-1000" }, loop = { .name = "unit-1000000" };
+
+	for (int i = -WARM_UP; i < SAMPLES; i++) {
+		uint64_t start, middle, end, work = 0, count = 500000;
+
+		start = timebase();
+		asm volatile(".rept 1000; addi %0,%0,1; .endr" : "+r"(work));
+		middle = timebase();
+		asm volatile("mtctr %1; 1: addi %0,%0,1; bdnz 1b" : "+r"(work) : "r"(count) : "ctr");
+		end = timebase();
+		if (i >= 0) {
+			add(&straight, middle - start);
+			add(&loop, end - middle);
+		}
+	}
+	print(&straight);
+	print(&loop);
+}
+
+static void measure_floor(void)
+{
+	static struct row getppid_row = { .name = "getppid" }, rtas_row = { .name = "sys_rtas" };
+	struct {
+		uint32_t token, nargs, nret, args[16];
+		uint64_t rets;
+	} call;
+	const char *name = "/proc/device-tree/rtas/get-time-of-day";
+	int fd = open(name, O_RDONLY);
+	uint32_t token;
+
+	if (fd < 0 || read(fd, &token, sizeof(token)) != sizeof(token))
+		err(1, "%s", name);
+	close(fd);
+
+	for (int i = -WARM_UP; i < SAMPLES; i++) {
+		uint64_t start, middle, end;
+		long done;
+
+		memset(&call, 0, sizeof(call));
+		call.token = token;
+		call.nret = htonl(8);
+		start = timebase();
+		syscall(SYS_getppid);
+		middle = timebase();
+		done = syscall(SYS_rtas, &call);
+		end = timebase();
+		if (done || call.args[0])
+			err(1, "sys_rtas(get-time-of-day) returned %ld, status %#x", done, ntohl(call.args[0]));
+		if (i >= 0) {
+			add(&getppid_row, middle - start);
+			add(&rtas_row, end - middle);
+		}
+	}
+	print(&getppid_row);
+	print(&rtas_row);
+}
+
+/*
+ * While hmc1's answer is announced and unread, hmc2's is not announced; reading
+ * the former announces the latter. So of each call, one has an event inside and
+ * one has none.
+ */
+static void messages(int size)
+{
+	static struct row rows[] = {
+		{ .name = "send-event" }, { .name = "send" }, { .name = "receive-event" }, { .name = "receive" },
+		{ .name = "round-trip" },
+	};
+	int device = open_device();
+	int one = must_create(device, HMC | 1), two = must_create(device, HMC | 2);
+
+	for (int i = -WARM_UP; i < SAMPLES; i++) {
+		struct pollfd pollfd = { .fd = one, .events = POLLIN };
+		uint64_t ticks[5], start;
+
+		ticks[0] = send_message(one, size);
+		ticks[1] = send_message(two, size);
+		ticks[2] = receive_message(one, size);
+		ticks[3] = receive_message(two, size);
+
+		start = timebase();
+		if (write(one, buffer, HEADER + size) != HEADER + size || poll(&pollfd, 1, -1) != 1 ||
+		    read(one, buffer, sizeof(buffer)) != HEADER + size)
+			err(1, "round trip of %d bytes", size);
+		ticks[4] = timebase() - start;
+
+		for (int k = 0; i >= 0 && k < 5; k++)
+			add(&rows[k], ticks[k]);
+	}
+	for (int k = 0; k < 5; k++)
+		print(&rows[k]);
+}
+
+/* When write() of the other thread began. */
+static volatile uint64_t written;
+static struct row wakeup_row = { .name = "wakeup" };
+
+static void *sleeper(void *arg)
+{
+	struct pollfd pollfd = { .fd = *(int *)arg, .events = POLLIN };
+
+	for (int i = -WARM_UP; i < SAMPLES; i++) {
+		uint64_t end;
+
+		if (poll(&pollfd, 1, -1) != 1)
+			err(1, "poll");
+		end = timebase();
+		if (i >= 0)
+			add(&wakeup_row, end - written);
+		receive_message(pollfd.fd, 64);
+	}
+	return NULL;
+}
+
+/*
+ * From the begin of a write() to the return of a poll() in another thread, one
+ * of higher priority that slept: it runs whenever it can, so each write() finds
+ * it asleep.
+ */
+static void wakeup(void)
+{
+	const struct sched_param param = { .sched_priority = 1 };
+	static char message[HEADER + 64];	/* the other thread reads into buffer */
+	int device = open_device();
+	int fd = must_create(device, HMC | 1);
+	pthread_attr_t attributes;
+	pthread_t thread;
+
+	pthread_attr_init(&attributes);
+	pthread_attr_setinheritsched(&attributes, PTHREAD_EXPLICIT_SCHED);
+	pthread_attr_setschedpolicy(&attributes, SCHED_FIFO);
+	pthread_attr_setschedparam(&attributes, &param);
+	if (pthread_create(&thread, &attributes, sleeper, &fd))
+		errx(1, "cannot start a thread that goes first");
+
+	for (int i = -WARM_UP; i < SAMPLES; i++) {
+		written = timebase();
+		if (write(fd, message, sizeof(message)) != sizeof(message))
+			err(1, "write");
+	}
+	pthread_join(thread, NULL);
+	print(&wakeup_row);
+}
+
+/* With COUNT handles open, the last among them closed and created again. */
+static void handles(int count)
+{
+	static struct row rows[] = {
+		{ .name = "send-event" }, { .name = "receive" }, { .name = "close" }, { .name = "create" },
+	};
+	const struct rlimit limit = { 70000, 70000 };
+	int device = open_device(), first, last;
+	uint64_t start, ticks[4];
+
+	if (setrlimit(RLIMIT_NOFILE, &limit))
+		err(1, "cannot open %d files", count);
+	first = last = must_create(device, HMC | 1);
+	/* The last of 65536 is source index 0. */
+	for (int i = 2; i <= count; i++)
+		last = must_create(device, HMC | (i & 0xffff));
+
+	for (int i = -WARM_UP; i < SAMPLES; i++) {
+		ticks[0] = send_message(first, 64);
+		ticks[1] = receive_message(first, 64);
+
+		start = timebase();
+		close(last);
+		ticks[2] = timebase() - start;
+
+		start = timebase();
+		last = create(device, HMC | (count & 0xffff));
+		ticks[3] = timebase() - start;
+		if (last < 0)
+			err(1, "cannot create a handle again");
+		if (count == 1)
+			first = last;
+
+		for (int k = 0; i >= 0 && k < 4; k++)
+			add(&rows[k], ticks[k]);
+	}
+	for (int k = 0; k < 4; k++)
+		print(&rows[k]);
+	fflush(stdout);
+	/* Closing so many takes long in a driver that searches for each: the caller waits for it. */
+}
+
+int main(int argc, char **argv)
+{
+	static struct row nothing;
+	const char *what = argc > 1 ? argv[1] : "";
+	int number = argc > 2 ? atoi(argv[2]) : 0;
+
+	for (int i = -WARM_UP; i < SAMPLES; i++) {
+		uint64_t start = timebase(), end = timebase();
+
+		if (i >= 0)
+			add(&nothing, end - start);
+	}
+	qsort(nothing.ticks, nothing.n, sizeof(nothing.ticks[0]), compare);
+	timebase_cost = nothing.ticks[nothing.n / 2];
+
+	if (!strcmp(what, "unit") && argc == 2)
+		unit();
+	else if (!strcmp(what, "floor") && argc == 2)
+		measure_floor();
+	else if (!strcmp(what, "messages") && argc == 3 && number >= 1 && number <= MAX_PAYLOAD)
+		messages(number);
+	else if (!strcmp(what, "wakeup") && argc == 2)
+		wakeup();
+	else if (!strcmp(what, "handles") && argc == 3 && number >= 1 && number <= 65536)
+		handles(number);
+	else
+		errx(2, "usage: bench unit | floor | messages SIZE | wakeup | handles COUNT");
+	return 0;
+}
