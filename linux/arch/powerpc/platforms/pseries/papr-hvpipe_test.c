@@ -9,6 +9,7 @@
 
 #include <kunit/test.h>
 #include <linux/mman.h>
+#include <linux/unaligned.h>
 
 #define HMC1	0x02000001
 #define HMC2	0x02000002
