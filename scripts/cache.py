@@ -192,7 +192,7 @@ def result(name, key_now, make):
     return place
 
 
-def forget_old(name, keep=6):
+def forget_old(name, keep=16):
     """Drop all but the KEEP most recently used results of NAME."""
     places = [path for path in (cache_dir() / "results").glob(f"{name}-*")
               if re.fullmatch(re.escape(name) + "-[0-9a-f]{24}", path.name)]
