@@ -18,6 +18,8 @@
  *   a handle other than the caller's, or one that the caller has no room for,
  *   is held by its handle until it is read.
  * - Messages for sources without a handle are received and dropped.
+ * - A message whose reader does not come blocks the pipe, as the contract has
+ *   it, unless the administrator sets hold_after_ms: then its handle holds it.
  * - An event that makes no sense may have stood for a message: one is received,
  *   and goes to its handle.
  * - What cannot be done at once, as firmware is busy or fails, is due: the
@@ -51,6 +53,7 @@
 #include <linux/list.h>
 #include <linux/lockdep.h>
 #include <linux/miscdevice.h>
+#include <linux/moduleparam.h>
 #include <linux/mutex.h>
 #include <linux/of.h>
 #include <linux/poll.h>
@@ -60,6 +63,7 @@
 #include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
+#include <linux/timer.h>
 #include <linux/uaccess.h>
 #include <linux/uio.h>
 #include <linux/wait.h>
@@ -100,6 +104,12 @@ static_assert(HVPIPE_HDR_LEN == 48);
 /* What is due is tried again after this time, doubled at each failure. */
 #define HVPIPE_RETRY_MIN	(HZ / 100)
 #define HVPIPE_RETRY_MAX	(64 * HZ)
+
+/*
+ * A handle that holds this many messages gets no other by hold_after_ms:
+ * 1 MiB at most waits for a reader that does not come.
+ */
+#define HVPIPE_HOLD_MAX		256
 
 /*
  * The memory that firmware reads and writes. It has to lie below 4 GiB; the
@@ -152,6 +162,7 @@ enum {
 	HVPIPE_DUE_ENABLE,	/* enable the pipe */
 	HVPIPE_DUE_EVENT,	/* fetch the event that firmware did not yield */
 	HVPIPE_DUE_DRAIN,	/* receive a message that nobody reads */
+	HVPIPE_DUE_HOLD,	/* receive one that its reader leaves for long */
 };
 
 /**
@@ -174,6 +185,10 @@ enum {
  * @work:    Does what is due.
  * @retry:   Delay until the work tries again what failed, in jiffies.
  * @enable:  The system parameter's value. Both RTAS locks.
+ * @announced: Source of the message announced last.
+ * @hold_after_ms: How long an announced message waits for its reader before
+ *           its handle holds it, in ms; 0 for ever.
+ * @hold_timer: Ends that time.
  */
 struct hvpipe {
 	struct xarray sources;
@@ -190,6 +205,9 @@ struct hvpipe {
 	struct delayed_work work;
 	unsigned long retry;
 	struct papr_sysparm_buf *enable;
+	u32 announced;
+	unsigned int hold_after_ms;
+	struct timer_list hold_timer;
 };
 
 /* Bits of &hvpipe_handle.flags */
@@ -229,6 +247,7 @@ struct hvpipe_handle {
 static struct hvpipe_firmware_area hvpipe_area __aligned(SZ_4K);
 
 static void hvpipe_work(struct work_struct *work);
+static void hvpipe_hold_expired(struct timer_list *timer);
 
 static struct hvpipe hvpipe = {
 	.sources = XARRAY_INIT(hvpipe.sources, XA_FLAGS_LOCK_IRQ),
@@ -237,6 +256,7 @@ static struct hvpipe hvpipe = {
 	.event_lock = __SPIN_LOCK_UNLOCKED(hvpipe.event_lock),
 	.work = __DELAYED_WORK_INITIALIZER(hvpipe.work, hvpipe_work, 0),
 	.retry = HVPIPE_RETRY_MIN,
+	.hold_timer = __TIMER_INITIALIZER(hvpipe_hold_expired, 0),
 };
 
 /*
@@ -450,6 +470,23 @@ static void hvpipe_due(struct hvpipe *pipe, unsigned int bit)
 	hvpipe_queue_work(pipe, 0);
 }
 
+/* A message was announced, or left: give its reader the time it has. */
+static void hvpipe_await_reader(struct hvpipe *pipe)
+{
+	unsigned int ms = READ_ONCE(pipe->hold_after_ms);
+
+	if (unlikely(ms))
+		mod_timer(&pipe->hold_timer, jiffies + msecs_to_jiffies(ms));
+}
+
+static void hvpipe_hold_expired(struct timer_list *timer)
+{
+	struct hvpipe *pipe = container_of(timer, struct hvpipe, hold_timer);
+
+	if (READ_ONCE(pipe->hold_after_ms))
+		hvpipe_due(pipe, HVPIPE_DUE_HOLD);
+}
+
 /*
  * Handles and the messages they hold.
  */
@@ -545,6 +582,60 @@ static int hvpipe_drain(struct hvpipe *pipe)
 	return err == -EBADMSG ? 0 : err;
 }
 
+/**
+ * hvpipe_take_over() - Receive a message that its reader leaves in the pipe.
+ * @pipe: The pipe.
+ *
+ * Its handle holds it then, and the pipe is free for the others.
+ *
+ * Context: May sleep. Takes the receive lock.
+ * Return: 0 when done, or when there is nothing to do or no room for it, else
+ *         -ve errno: try again.
+ */
+static int hvpipe_take_over(struct hvpipe *pipe)
+{
+	const u32 source = READ_ONCE(pipe->announced);
+	struct hvpipe_received received;
+	struct hvpipe_handle *handle;
+	bool take;
+	int err;
+
+	guard(mutex)(&rtas_ibm_receive_hvpipe_msg_lock);
+
+	if (!hvpipe_usable(pipe))
+		return 0;
+	err = hvpipe_prepare_spare(pipe);
+	if (err)
+		return err;
+
+	xa_lock_irq(&pipe->sources);
+	handle = hvpipe_find(pipe, source);
+	take = handle && handle->nheld < HVPIPE_HOLD_MAX &&
+	       test_and_clear_bit(HVPIPE_ANNOUNCED, &handle->flags);
+	xa_unlock_irq(&pipe->sources);
+	if (!take)
+		return 0;
+
+	err = hvpipe_receive(pipe, &received, false);
+	if (!err && received.len) {
+		hvpipe_hold(pipe, &received);
+		if (received.source != source)
+			err = -EAGAIN;
+	}
+	if (!err || err == -EBADMSG)
+		return 0;
+
+	/* It is still to come. Who closed the handle meanwhile left it to us. */
+	xa_lock_irq(&pipe->sources);
+	handle = hvpipe_find(pipe, source);
+	if (handle)
+		set_bit(HVPIPE_ANNOUNCED, &handle->flags);
+	else
+		hvpipe_due(pipe, HVPIPE_DUE_DRAIN);
+	xa_unlock_irq(&pipe->sources);
+	return err;
+}
+
 /*
  * Read a message that the handle holds. It is nobody else's while it is
  * copied, as that may sleep for a page; where the copy fails, it is held again.
@@ -574,6 +665,8 @@ static ssize_t hvpipe_read_held(struct hvpipe_handle *handle, struct iov_iter *t
 
 	if (copy_to_iter(&msg->hdr, len, to) == len) {
 		kfree(msg);
+		if (test_bit(HVPIPE_ANNOUNCED, &handle->flags))
+			hvpipe_await_reader(handle->pipe);
 		return len;
 	}
 
@@ -1022,8 +1115,11 @@ static void hvpipe_dispatch_event(struct hvpipe *pipe, u32 source, u8 type)
 	if (handle) {
 		if (type & HVPIPE_EVENT_LOST)
 			set_bit(HVPIPE_LOST, &handle->flags);
-		if (type & HVPIPE_EVENT_MSG)
+		if (type & HVPIPE_EVENT_MSG) {
 			set_bit(HVPIPE_ANNOUNCED, &handle->flags);
+			WRITE_ONCE(pipe->announced, source);
+			hvpipe_await_reader(pipe);
+		}
 		hvpipe_wake(handle);
 	}
 	xa_unlock_irqrestore(&pipe->sources, flags);
@@ -1199,6 +1295,11 @@ static void hvpipe_work(struct work_struct *work)
 		set_bit(HVPIPE_DUE_DRAIN, &pipe->due);
 		failed = true;
 	}
+	if (test_and_clear_bit(HVPIPE_DUE_HOLD, &pipe->due) &&
+	    hvpipe_take_over(pipe)) {
+		set_bit(HVPIPE_DUE_HOLD, &pipe->due);
+		failed = true;
+	}
 
 	if (failed) {
 		hvpipe_queue_work(pipe, pipe->retry);
@@ -1242,6 +1343,25 @@ static int hvpipe_reboot_notify(struct notifier_block *nb, unsigned long action,
 static struct notifier_block hvpipe_reboot_notifier = {
 	.notifier_call = hvpipe_reboot_notify,
 };
+
+/* The message that is announced now has its time from now on. */
+static int hvpipe_set_hold_after_ms(const char *val, const struct kernel_param *kp)
+{
+	int err = param_set_uint(val, kp);
+
+	if (!err && hvpipe.enable)
+		hvpipe_await_reader(&hvpipe);
+	return err;
+}
+
+static const struct kernel_param_ops hvpipe_hold_after_ms_ops = {
+	.set = hvpipe_set_hold_after_ms,
+	.get = param_get_uint,
+};
+
+module_param_cb(hold_after_ms, &hvpipe_hold_after_ms_ops, &hvpipe.hold_after_ms, 0644);
+MODULE_PARM_DESC(hold_after_ms,
+		 "Have a handle hold a message that nobody read for so many ms, so that the pipe is free (0: never)");
 
 static int __init hvpipe_init(void)
 {

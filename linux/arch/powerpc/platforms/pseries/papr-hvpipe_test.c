@@ -878,6 +878,115 @@ static void a_suspend_ends_the_attempts_to_enable(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, fake->pipe.state, HVPIPE_SUSPENDED);
 }
 
+/* The time that a message waits for its reader is over. */
+static void hvpipe_test_expire(struct hvpipe_test *fake)
+{
+	hvpipe_hold_expired(&fake->pipe.hold_timer);
+	hvpipe_test_work(fake);
+}
+
+static void a_sleeping_reader_blocks_the_pipe_only_for_the_time_set(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *one = hvpipe_test_open(test, HMC1);
+	struct file *two = hvpipe_test_open(test, HMC2);
+
+	/* By default there is none: what is pending stays so. */
+	hvpipe_test_queue(fake, HMC1, 1, 10);
+	hvpipe_test_queue(fake, HMC2, 2, 20);
+	hvpipe_test_expire(fake);
+	KUNIT_EXPECT_FALSE(test, timer_pending(&fake->pipe.hold_timer));
+	KUNIT_EXPECT_EQ(test, fake->first, 0);
+	hvpipe_test_expect_nothing(test, two);
+	hvpipe_test_expect(test, one, 1, 10);
+	hvpipe_test_expect(test, two, 2, 20);
+
+	fake->pipe.hold_after_ms = 1000000;
+	hvpipe_test_queue(fake, HMC1, 3, 10);
+	KUNIT_EXPECT_TRUE(test, timer_pending(&fake->pipe.hold_timer));
+	hvpipe_test_queue(fake, HMC2, 4, 20);
+	hvpipe_test_queue(fake, HMC1, 5, 30);
+	hvpipe_test_expect_nothing(test, two);
+	hvpipe_test_expire(fake);
+	hvpipe_test_expect(test, two, 4, 20);
+
+	/* A message of its own that is announced follows the one that is held. */
+	hvpipe_test_expect(test, one, 3, 10);
+	hvpipe_test_expect(test, one, 5, 30);
+	hvpipe_test_expire(fake);
+	hvpipe_test_expect_nothing(test, one);
+	hvpipe_test_expect_works(test, one, HMC1);
+	hvpipe_test_expect_works(test, two, HMC2);
+	__fput_sync(one);
+	__fput_sync(two);
+}
+
+static void what_a_handle_holds_for_a_sleeping_reader_is_bounded(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *file = hvpipe_test_open(test, HMC1);
+	struct hvpipe_handle *handle = file->private_data;
+
+	fake->pipe.hold_after_ms = 1000000;
+	for (int i = 0; i <= HVPIPE_HOLD_MAX; i++) {
+		fake->first = 0;
+		fake->end = 0;
+		hvpipe_test_queue(fake, HMC1, i, 10);
+		hvpipe_test_expire(fake);
+	}
+	KUNIT_EXPECT_EQ(test, handle->nheld, HVPIPE_HOLD_MAX);
+	KUNIT_EXPECT_EQ(test, fake->first, 0);
+
+	/* As soon as there is room again, the time begins anew. */
+	timer_delete(&fake->pipe.hold_timer);
+	hvpipe_test_expect(test, file, 0, 10);
+	KUNIT_EXPECT_TRUE(test, timer_pending(&fake->pipe.hold_timer));
+	hvpipe_test_expire(fake);
+	KUNIT_EXPECT_EQ(test, fake->first, 1);
+	for (int i = 1; i <= HVPIPE_HOLD_MAX; i++)
+		hvpipe_test_expect(test, file, i, 10);
+	fake->first = 0;
+	fake->end = 0;
+	hvpipe_test_expect_works(test, file, HMC1);
+	__fput_sync(file);
+}
+
+static void what_cannot_be_taken_over_at_once_is_later(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *one = hvpipe_test_open(test, HMC1);
+	struct file *two = hvpipe_test_open(test, HMC2);
+
+	/* Firmware fails, then names another source than it announced. */
+	fake->pipe.hold_after_ms = 1000000;
+	hvpipe_test_queue(fake, HMC1, 1, 10);
+	hvpipe_test_status(fake, -1, 1);
+	hvpipe_test_expire(fake);
+	KUNIT_EXPECT_EQ(test, fake->delay, HVPIPE_RETRY_MIN);
+	fake->label = HMC2;
+	hvpipe_test_work(fake);
+	hvpipe_test_expect(test, two, 1, 10);
+	KUNIT_EXPECT_EQ(test, fake->delay, 2 * HVPIPE_RETRY_MIN);
+	hvpipe_test_queue(fake, HMC1, 2, 20);
+	hvpipe_test_work(fake);
+	KUNIT_EXPECT_EQ(test, fake->first, 2);
+	hvpipe_test_expect(test, one, 2, 20);
+
+	/* While the pipe is suspended, nothing is taken. */
+	hvpipe_test_queue(fake, HMC1, 3, 30);
+	hvpipe_disable(&fake->pipe, HVPIPE_SUSPENDED);
+	hvpipe_test_expire(fake);
+	KUNIT_EXPECT_EQ(test, fake->first, 2);
+	hvpipe_start(&fake->pipe);
+	hvpipe_test_expire(fake);
+	KUNIT_EXPECT_EQ(test, fake->first, 3);
+	hvpipe_test_expect(test, one, 3, 30);
+	hvpipe_test_expect_works(test, one, HMC1);
+	hvpipe_test_expect_works(test, two, HMC2);
+	__fput_sync(one);
+	__fput_sync(two);
+}
+
 static struct kunit_case hvpipe_test_cases[] = {
 	KUNIT_CASE(only_an_hmc_gets_a_handle),
 	KUNIT_CASE(a_source_has_one_handle),
@@ -906,6 +1015,9 @@ static struct kunit_case hvpipe_test_cases[] = {
 	KUNIT_CASE(resume_forgets_announcements_from_before),
 	KUNIT_CASE(enabling_is_tried_until_it_succeeds),
 	KUNIT_CASE(a_suspend_ends_the_attempts_to_enable),
+	KUNIT_CASE(a_sleeping_reader_blocks_the_pipe_only_for_the_time_set),
+	KUNIT_CASE(what_a_handle_holds_for_a_sleeping_reader_is_bounded),
+	KUNIT_CASE(what_cannot_be_taken_over_at_once_is_later),
 	{ }
 };
 
@@ -937,6 +1049,7 @@ static int hvpipe_test_init(struct kunit *test)
 		return -ENOMEM;
 	xa_init_flags(&fake->pipe.sources, XA_FLAGS_LOCK_IRQ);
 	spin_lock_init(&fake->pipe.event_lock);
+	timer_setup(&fake->pipe.hold_timer, hvpipe_hold_expired, 0);
 	fake->pipe.patience = HVPIPE_PATIENCE;
 	fake->pipe.retry = HVPIPE_RETRY_MIN;
 	test->priv = fake;
@@ -957,6 +1070,7 @@ static void hvpipe_test_exit(struct kunit *test)
 	if (!fake)
 		return;
 	KUNIT_EXPECT_EQ(test, fake->pipe.handles, 0);
+	timer_shutdown_sync(&fake->pipe.hold_timer);
 	xa_destroy(&fake->pipe.sources);
 	kfree(fake->pipe.spare);
 }
