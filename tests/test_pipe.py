@@ -45,11 +45,19 @@ def go_on(partition, source):
     partition.check(f"kill -CONT {pid_of(partition, source)}")
 
 
-def pid_of(partition, source):
-    """The process that holds SOURCE."""
+HELD, PID = 6, 7    # columns of `hvpipe status`
+
+
+def status_of(partition, source):
+    """What `hvpipe status` says of SOURCE, by columns."""
     line = re.search(rf"^{source_id(source):#010x} .*$", partition.check("hvpipe status"), re.M)
     assert line, f"nobody holds {source}"
-    return next(word for word in line[0].split()[6:] if word.isdigit() and int(word) > 1)
+    return line[0].split()
+
+
+def pid_of(partition, source):
+    """The process that holds SOURCE."""
+    return status_of(partition, source)[PID]
 
 
 def test_burst(lab, partition, tmp_path):
@@ -172,6 +180,31 @@ def test_messages_for_nobody_are_drained(lab, partition, tmp_path):
     echo = lab.hmc(partition, "hmc4", "echo")
     assert partition.check("printf hello | hvpipe -s hmc4 send -r") == "-: hello\n"
     echo.close()
+
+
+def test_a_sleeping_reader_stops_the_others_only_for_the_time_set(lab, partition, tmp_path):
+    """By default a message that its reader leaves stops all; with hold_after_ms its handle holds it, in order."""
+    parameter = "/sys/module/papr_hvpipe/parameters/hold_after_ms"
+    assert partition.check(f"cat {parameter}") == "0\n"
+    sleeper = hold(partition, "hmc1", "-n 3")
+    mark = partition.hypervisor.size
+    slept = message_files(tmp_path, 3)
+    hmc = lab.hmc(partition, "hmc1", "send", *slept)
+    wait_queued(partition, "hmc1", 3, mark)
+    other = lab.hmc(partition, "hmc2", "echo")
+    send = "printf hello | hvpipe -s hmc2 send -r"
+    assert partition.run(f"{send} -t 1").status == 6
+    try:
+        partition.check(f"echo 10 >{parameter}")
+        assert partition.check(send) == "-: hello\n"
+        assert status_of(partition, "hmc1")[HELD] == "3"
+    finally:
+        partition.check(f"echo 0 >{parameter}")
+    hmc.check()     # acknowledged, though not read
+    go_on(partition, "hmc1")
+    assert sleeper.wait().output == b"".join(path.read_bytes() for path in slept)
+    assert partition.run(f"echo never >{parameter}").status != 0
+    other.close()
 
 
 def test_a_second_holder_is_refused(partition):
