@@ -185,7 +185,8 @@ class Agent:
         self._waiting = {}
         self._gone = "it is gone"
         self._lock = threading.Lock()
-        self._ready = threading.Event()
+        self._ready = threading.Semaphore(0)
+        self._boots = 0
         self._log = open(log, "wb", buffering=0)
         self._thread = threading.Thread(target=self._read, name="agent", daemon=True)
         self._thread.start()
@@ -208,20 +209,28 @@ class Agent:
                             command = self._waiting.pop(int(words[1]))
                         status, body = int(words[2]), b""
                     elif words == [b"ready"]:
-                        self._ready.set()
+                        self._boots += 1
+                        if self._boots > 1:     # what ran has gone with the kernel it ran on
+                            self._finish_all({})
+                        self._ready.release()
             except OSError:
                 pass    # the line is closed: the partition has ended
             except (ValueError, KeyError):
                 self._gone = f"its agent's line is garbled: {line[:200]!r}"
-        self._ready.set()
+        self._finish_all(None)
+        if command:
+            command._finish(None, b"")
+        self._ready.release()
+
+    def _finish_all(self, then):
         with self._lock:
-            left, self._waiting = list(self._waiting.values()), None
-        for one in left + ([command] if command else []):
+            left, self._waiting = list(self._waiting.values()), then
+        for one in left:
             one._finish(None, b"")
 
     def wait_ready(self, limit):
-        """Wait until the partition has booted as far as its agent."""
-        return self._ready.wait(limit) and self._waiting is not None
+        """Wait until the partition has booted, once more if it had, as far as its agent."""
+        return self._ready.acquire(timeout=limit) and self._waiting is not None
 
     def start(self, text):
         """Start TEXT, a shell command, in the partition."""
@@ -314,21 +323,22 @@ def machine(directory, name, lines, sources=(), echo=(), hvpipe=True, kernel=KER
     return [str(word) for word in [*command, *options]]
 
 
-def initrd_with(directory, name, code):
-    """Compile the C program CODE for the partition; returns an initramfs, in DIRECTORY, that has it as /bin/NAME."""
+def initrd_with(directory, name, code, files=(), initrd=BUILD / "initramfs.cpio.gz"):
+    """Compile the C program CODE for the partition; returns a copy of INITRD with it as /bin/NAME, and with FILES."""
     program = Path(directory) / name
     subprocess.run(["powerpc64le-linux-gnu-gcc", "-Wall", "-Wextra", "-Werror", "-O2", "-static", "-s", "-o", program,
                     "-x", "c", "-"], input=code.encode(), check=True)
     archive = b""
     for inode, (path, mode, data) in enumerate([(f"bin/{name}", 0o100755, program.read_bytes()),
+                                                *((path.name, 0o100644, path.read_bytes()) for path in files),
                                                 ("TRAILER!!!", 0, b"")]):
         fields = inode, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(path) + 1, 0
         archive += b"070701" + b"".join(b"%08x" % field for field in fields) + path.encode() + b"\0"
         archive += bytes(-len(archive) % 4) + data
         archive += bytes(-len(archive) % 4)
-    initrd = Path(directory) / f"initrd-{name}"
-    initrd.write_bytes((BUILD / "initramfs.cpio.gz").read_bytes() + gzip.compress(archive))
-    return initrd
+    result = Path(directory) / f"initrd-{name}"
+    result.write_bytes(initrd.read_bytes() + gzip.compress(archive, 1))
+    return result
 
 
 class Partition:
@@ -394,7 +404,7 @@ class Partition:
                         raise LabError(f"{self.name}: the hypervisor did not start:\n{self._last_words()}") from None
 
     def wait_booted(self, limit=600):
-        """Wait until commands can be run."""
+        """Wait until commands can be run; after a kexec, until they can be run again."""
         if not self.agent.wait_ready(limit):
             raise LabError(f"{self.name}: did not boot; the last of {self.console_log.relative_to(TOP)}:\n"
                            f"{self.console.text[-3000:]}")

@@ -145,10 +145,10 @@ int main(int argc, char **argv)
 class Pipe:
     """A partition with faults to inject and steps to run."""
 
-    def __init__(self, lab, name, options=()):
+    def __init__(self, lab, name, options=(), **how):
         initrd = initrd_with(lab.scratch(name), "steps", STEPS)
         self.partition = lab.partition(name=name, echo=["hmc1", "hmc2"], sources=["hmc3", "hmc4"],
-                                       options=["-initrd", initrd, *options])
+                                       options=["-initrd", initrd, *options], **how)
         self.partition.check("mkfifo /tmp/meet /tmp/met")
         self.drops = 0      # messages that the current test has the driver drop
         # Not the lab's, which ends its HMCs after each test.
