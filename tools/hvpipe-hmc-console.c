@@ -91,7 +91,7 @@ static void show_status(struct hmc *hmc)
 {
 	char *source = hmc_source_name(hmc_state_source(hmc->state));
 
-	hmc_say(hmc, "connection: %s, %s", hmc->address, hmc_link_is_up(hmc->link) ? "up" : "down, trying again");
+	hmc_say(hmc, "connection: %s, %s", hmc_link_address(hmc->link), hmc_link_is_up(hmc->link) ? "up" : "down, trying again");
 	if (hmc_state_source(hmc->state))
 		hmc_say(hmc, "source:     %s (0x%08x)", source, hmc_state_source(hmc->state));
 	else

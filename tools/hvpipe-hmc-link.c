@@ -27,9 +27,15 @@ enum phase {
 	PHASE_ENDED,
 };
 
-struct hmc_link {
+struct place {
 	char *address;
 	GSocketConnectable *target;
+};
+
+struct hmc_link {
+	GArray *places;			/* where the source may be */
+	unsigned int at;		/* the one that is tried, or where it is */
+	unsigned int tries;		/* places that failed since the last pause */
 	struct hmc_state *state;
 	struct hmc_link_timing timing;
 	const struct hmc_link_ops *ops;
@@ -65,6 +71,26 @@ const struct hmc_link_timing hmc_link_default_timing = {
 };
 
 static void start_connecting(struct hmc_link *link);
+
+static const struct place *place(const struct hmc_link *link)
+{
+	return &g_array_index(link->places, struct place, link->at);
+}
+
+const char *hmc_link_address(const struct hmc_link *link)
+{
+	return place(link)->address;
+}
+
+/* "a.sock or b.sock" */
+static char *all_addresses(const struct hmc_link *link)
+{
+	GString *all = g_string_new(NULL);
+
+	for (unsigned int i = 0; i < link->places->len; i++)
+		g_string_append_printf(all, "%s%s", i ? " or " : "", g_array_index(link->places, struct place, i).address);
+	return g_string_free(all, FALSE);
+}
 
 static void changed(struct hmc_link *link)
 {
@@ -139,10 +165,11 @@ static gboolean on_retry(gpointer user)
 	return G_SOURCE_REMOVE;
 }
 
-/* The connection, or the try to get one, is over. */
+/* The connection, or the try to get one, is over: on to the next place, with a pause after the last of them. */
 static void try_again(struct hmc_link *link)
 {
 	bool was_up = link->phase == PHASE_UP;
+	unsigned int delay_ms = 0;
 
 	disconnect(link);
 	if (link->phase == PHASE_FINISHING || link->phase == PHASE_ENDED) {
@@ -151,9 +178,15 @@ static void try_again(struct hmc_link *link)
 	}
 	if (was_up && g_get_monotonic_time() - link->up_since >= GOOD_MS * 1000)
 		link->retry_ms = link->timing.retry_min_ms;
+	link->tries = was_up ? 1 : link->tries + 1;
+	if (link->tries >= link->places->len) {
+		link->tries = 0;
+		delay_ms = link->retry_ms;
+		link->retry_ms = MIN(2 * link->retry_ms, link->timing.retry_max_ms);
+	}
+	link->at = (link->at + 1) % link->places->len;
 	link->phase = PHASE_WAITING;
-	link->retry = add_source(g_timeout_source_new(link->retry_ms), on_retry, link);
-	link->retry_ms = MIN(2 * link->retry_ms, link->timing.retry_max_ms);
+	link->retry = add_source(g_timeout_source_new(delay_ms), on_retry, link);
 	changed(link);
 }
 
@@ -161,7 +194,7 @@ static void try_again(struct hmc_link *link)
 static void lost(struct hmc_link *link, const char *why)
 {
 	if (!link->told && !link->left) {
-		notice(link, HMC_NOTICE_WAIT, "%s: connection lost (%s); connecting again, SIGINT ends", link->address, why);
+		notice(link, HMC_NOTICE_WAIT, "%s: connection lost (%s); connecting again, SIGINT ends", hmc_link_address(link), why);
 		link->told = true;
 	}
 	try_again(link);
@@ -176,7 +209,7 @@ static void G_GNUC_PRINTF(2, 3) malformed(struct hmc_link *link, const char *for
 	what = g_strdup_vprintf(format, args);
 	va_end(args);
 	notice(link, HMC_NOTICE_ERROR, "%s: the hypervisor sent a malformed frame: %s; closed this connection, connecting again",
-	       link->address, what);
+	       hmc_link_address(link), what);
 	g_free(what);
 	link->told = true;
 	try_again(link);
@@ -330,7 +363,7 @@ static bool take_state(struct hmc_link *link, const uint8_t *payload)
 		const char *path = hmc_state_path(link->state);
 
 		error = g_error_new(G_IO_ERROR, G_IO_ERROR_FAILED, "%s: source 0x%08x is there, but %s%s is the session with source "
-				    "0x%08x; %s", link->address, s.source, path ? "state file " : "this", path ? path : "", known,
+				    "0x%08x; %s", hmc_link_address(link), s.source, path ? "state file " : "this", path ? path : "", known,
 				    path ? "connect to that source, or use another state file" : "start again for the other one");
 		fail(link, error);
 		return false;
@@ -353,7 +386,7 @@ static bool take_state(struct hmc_link *link, const uint8_t *payload)
 		link->unsent = hmc_state_pending(link->state)->head;
 		link->unsent_sequence = hmc_state_acknowledged(link->state) + 1;
 		notice(link, link->told ? HMC_NOTICE_BACK : HMC_NOTICE_DETAIL, "%s: connected to %s (0x%08x), the partition has its pipe %s",
-		       link->address, name, s.source, enabled ? "enabled" : "disabled");
+		       hmc_link_address(link), name, s.source, enabled ? "enabled" : "disabled");
 		link->told = false;
 		link->told_silence = false;
 	} else if (enabled != link->enabled) {
@@ -501,13 +534,21 @@ static gboolean on_silence(gpointer user)
 	struct hmc_link *link = user;
 
 	stop_source(&link->silence);
+	if (link->places->len > 1) {
+		/* The source may be elsewhere. A connect under way ends with an error then. */
+		if (link->phase == PHASE_HELLO)
+			try_again(link);
+		else
+			g_cancellable_cancel(link->cancel);
+		return G_SOURCE_REMOVE;
+	}
 	if (link->told_silence)
 		return G_SOURCE_REMOVE;
 	if (link->phase == PHASE_HELLO)
 		notice(link, HMC_NOTICE_WAIT, "%s: connected, but nobody answers: another HMC may be connected there (QEMU serves one at a "
-		       "time), or it is no source's socket; waiting, SIGINT ends", link->address);
+		       "time), or it is no source's socket; waiting, SIGINT ends", hmc_link_address(link));
 	else
-		notice(link, HMC_NOTICE_WAIT, "%s: connecting takes long; waiting, SIGINT ends", link->address);
+		notice(link, HMC_NOTICE_WAIT, "%s: connecting takes long; waiting, SIGINT ends", hmc_link_address(link));
 	link->told = true;
 	link->told_silence = true;
 	return G_SOURCE_REMOVE;
@@ -533,13 +574,22 @@ static void on_connected(GObject *client, GAsyncResult *result, gpointer user)
 		g_clear_error(&error);
 		return;
 	}
+	if (!link->connection && link->tries + 1 < link->places->len) {
+		/* No news yet: there is another place to try. */
+		g_clear_error(&error);
+		try_again(link);
+		return;
+	}
 	if (!link->connection) {
+		char *all = all_addresses(link);
+
 		if (!link->told && g_error_matches(error, G_IO_ERROR, G_IO_ERROR_WOULD_BLOCK))
 			notice(link, HMC_NOTICE_WAIT, "%s: others wait there already, and QEMU serves one HMC at a time; trying again, "
-			       "SIGINT ends", link->address);
+			       "SIGINT ends", all);
 		else if (!link->told)
-			notice(link, HMC_NOTICE_WAIT, "waiting for %s: %s; trying again, SIGINT ends", link->address, error->message);
+			notice(link, HMC_NOTICE_WAIT, "waiting for %s: %s; trying again, SIGINT ends", all, error->message);
 		link->told = true;
+		g_free(all);
 		g_clear_error(&error);
 		try_again(link);
 		return;
@@ -566,7 +616,7 @@ static void start_connecting(struct hmc_link *link)
 	link->cancel = g_cancellable_new();
 	link->silence = add_source(g_timeout_source_new(link->timing.answer_ms), on_silence, link);
 	g_socket_client_set_enable_proxy(client, FALSE);
-	g_socket_client_connect_async(client, link->target, link->cancel, on_connected, link);
+	g_socket_client_connect_async(client, place(link)->target, link->cancel, on_connected, link);
 	g_object_unref(client);
 }
 
@@ -612,17 +662,28 @@ static GSocketConnectable *parse_address(const char *address, GError **error)
 	return parse_unix(address, error);
 }
 
+bool hmc_link_add(struct hmc_link *link, const char *address, GError **error)
+{
+	struct place new = { .target = parse_address(address, error) };
+
+	if (!new.target)
+		return false;
+	new.address = g_strdup(address);
+	g_array_append_val(link->places, new);
+	return true;
+}
+
 struct hmc_link *hmc_link_new(const char *address, struct hmc_state *state, const struct hmc_link_timing *timing,
 			      const struct hmc_link_ops *ops, void *user, GError **error)
 {
-	GSocketConnectable *target = parse_address(address, error);
-	struct hmc_link *link;
+	struct hmc_link *link = g_new0(struct hmc_link, 1);
 
-	if (!target)
+	link->places = g_array_new(FALSE, FALSE, sizeof(struct place));
+	if (!hmc_link_add(link, address, error)) {
+		g_array_unref(link->places);
+		g_free(link);
 		return NULL;
-	link = g_new0(struct hmc_link, 1);
-	link->address = g_strdup(address);
-	link->target = target;
+	}
 	link->state = state;
 	link->timing = *timing;
 	link->ops = ops;
@@ -668,11 +729,6 @@ bool hmc_link_is_enabled(const struct hmc_link *link)
 	return link->enabled;
 }
 
-const char *hmc_link_address(const struct hmc_link *link)
-{
-	return link->address;
-}
-
 static gboolean on_finish_timeout(gpointer user)
 {
 	*(bool *)user = true;
@@ -710,8 +766,11 @@ void hmc_link_finish(struct hmc_link *link, unsigned int timeout_ms)
 void hmc_link_free(struct hmc_link *link)
 {
 	hmc_link_finish(link, 0);
-	g_object_unref(link->target);
+	for (unsigned int i = 0; i < link->places->len; i++) {
+		g_object_unref(g_array_index(link->places, struct place, i).target);
+		g_free(g_array_index(link->places, struct place, i).address);
+	}
+	g_array_unref(link->places);
 	g_byte_array_unref(link->out);
-	g_free(link->address);
 	g_free(link);
 }

@@ -58,6 +58,18 @@ extern const struct hmc_link_timing hmc_link_default_timing;
  */
 struct hmc_link *hmc_link_new(const char *address, struct hmc_state *state, const struct hmc_link_timing *timing,
 			      const struct hmc_link_ops *ops, void *user, GError **error);
+
+/**
+ * hmc_link_add() - Tell of another place where the source may be, as that of the machine to which the partition migrates.
+ *
+ * The link tries one after the other until one answers with its STATE, and gives each the timing's answer_ms for that.
+ * When the connection is lost the next one is tried at once; there is a pause only after all of them.
+ *
+ * Context: before hmc_link_start().
+ * Return: false with @error when the address is none.
+ */
+bool hmc_link_add(struct hmc_link *link, const char *address, GError **error);
+
 void hmc_link_start(struct hmc_link *link);
 
 /* Queue one message of 1 to 4088 bytes. It goes out when the link is up, again and again until acknowledged. */
@@ -65,7 +77,7 @@ bool hmc_link_send(struct hmc_link *link, const void *data, size_t len, GError *
 
 bool hmc_link_is_up(const struct hmc_link *link);
 bool hmc_link_is_enabled(const struct hmc_link *link);	/* up, and the partition has its pipe on */
-const char *hmc_link_address(const struct hmc_link *link);
+const char *hmc_link_address(const struct hmc_link *link);	/* where it is, or is tried now */
 
 /**
  * hmc_link_finish() - End the connection in order: what was answered goes out, and the other side reads it to the end.

@@ -185,9 +185,9 @@ static gboolean on_timeout(gpointer user)
 	char *pending = pending_text(hmc);
 
 	if (run.reply_wanted || !strcmp(hmc->command->name, "recv"))
-		hmc_say(hmc, "%s: no message for %g seconds%s", hmc->address, hmc->timeout_ms / 1000.0, pending);
+		hmc_say(hmc, "%s: no message for %g seconds%s", hmc_link_address(hmc->link), hmc->timeout_ms / 1000.0, pending);
 	else
-		hmc_say(hmc, "%s: nothing acknowledged for %g seconds%s", hmc->address, hmc->timeout_ms / 1000.0, pending);
+		hmc_say(hmc, "%s: nothing acknowledged for %g seconds%s", hmc_link_address(hmc->link), hmc->timeout_ms / 1000.0, pending);
 	g_free(pending);
 	hmc_quit(hmc, EXIT_NO_MESSAGE);
 	return G_SOURCE_CONTINUE;
@@ -231,7 +231,7 @@ static gboolean on_tick(gpointer user)
 	show_progress(hmc);
 	if (pending && hmc_link_is_up(hmc->link) && !run.stall_told &&
 	    g_get_monotonic_time() - run.moved > STALL_MS * 1000) {
-		hmc_say(hmc, "%s: waiting for the partition to receive: %u %s sent, its pipe is %s", hmc->address, pending,
+		hmc_say(hmc, "%s: waiting for the partition to receive: %u %s sent, its pipe is %s", hmc_link_address(hmc->link), pending,
 			pending == 1 ? "message" : "messages", hmc_link_is_enabled(hmc->link) ? "enabled" : "disabled");
 		run.stall_told = true;
 	}
@@ -335,7 +335,7 @@ static enum hmc_verdict send_message(struct hmc *hmc, uint64_t sequence, const v
 	if (hmc->reply && !run.reply_wanted)
 		hmc_outbox_settle(hmc->outbox);
 	if (!run.reply_wanted) {
-		hmc_say(hmc, "%s: message %" PRIu64 " of %zu bytes refused: nobody waits for a reply", hmc->address, sequence, len);
+		hmc_say(hmc, "%s: message %" PRIu64 " of %zu bytes refused: nobody waits for a reply", hmc_link_address(hmc->link), sequence, len);
 		return HMC_REFUSE;
 	}
 	line = g_string_new(run.reply_name);
@@ -463,7 +463,7 @@ static bool echo_start(struct hmc *hmc)
 static enum hmc_verdict echo_message(struct hmc *hmc, uint64_t sequence, const void *data, size_t len, GBytes **reply)
 {
 	if (hmc_state_pending(hmc->state)->length >= ECHO_PENDING_MAX) {
-		hmc_say(hmc, "%s: message %" PRIu64 " refused: the partition has not received %d replies", hmc->address, sequence,
+		hmc_say(hmc, "%s: message %" PRIu64 " refused: the partition has not received %d replies", hmc_link_address(hmc->link), sequence,
 			ECHO_PENDING_MAX);
 		return HMC_REFUSE;
 	}
@@ -572,7 +572,7 @@ static void catch_signals(struct hmc *hmc)
  */
 
 static struct {
-	char *address;
+	char **addresses;		/* of one parse */
 	char *state;
 	gboolean verbose;
 	gboolean version;
@@ -585,8 +585,9 @@ static struct {
 } given;
 
 static const GOptionEntry common_options[] = {
-	{ "connect", 'c', 0, G_OPTION_ARG_FILENAME, &given.address,
-	  "The source's socket: PATH, unix:PATH, HOST:PORT or tcp:HOST:PORT; default " DEFAULT_ADDRESS, "ADDRESS" },
+	{ "connect", 'c', 0, G_OPTION_ARG_FILENAME_ARRAY, &given.addresses,
+	  "The source's socket: PATH, unix:PATH, HOST:PORT or tcp:HOST:PORT; several in turn, as for a partition that "
+	  "migrates; default " DEFAULT_ADDRESS, "ADDRESS" },
 	{ "state", 0, 0, G_OPTION_ARG_FILENAME, &given.state,
 	  "Keep the session in FILE, so that it goes on after the end of this process", "FILE" },
 	{ "verbose", 'v', 0, G_OPTION_ARG_NONE, &given.verbose, "Tell of connections, the partition's pipe, files sent", NULL },
@@ -672,6 +673,9 @@ static void G_GNUC_NORETURN G_GNUC_PRINTF(1, 2) usage_error(const char *format, 
 	exit(EXIT_USAGE);
 }
 
+/* All of -c. It may stand before the command and behind it, and each parse makes an array of its own. */
+static GPtrArray *addresses;
+
 static void parse(GOptionContext *context, int *argc, char ***argv)
 {
 	GError *error = NULL;
@@ -679,6 +683,9 @@ static void parse(GOptionContext *context, int *argc, char ***argv)
 	if (!g_option_context_parse(context, argc, argv, &error))
 		usage_error("%s", error->message);
 	g_option_context_free(context);
+	for (char **address = given.addresses; address && *address; address++)
+		g_ptr_array_add(addresses, *address);
+	g_clear_pointer(&given.addresses, g_free);
 	if (given.version) {
 		puts("hvpipe-hmc " HVPIPE_VERSION);
 		exit(EXIT_SUCCESS);
@@ -741,7 +748,6 @@ static void apply_options(struct hmc *hmc)
 	double seconds;
 	char *end;
 
-	hmc->address = given.address ? given.address : DEFAULT_ADDRESS;
 	hmc->state_path = given.state;
 	hmc->verbose = given.verbose;
 	hmc->file = given.file;
@@ -779,6 +785,7 @@ int main(int argc, char **argv)
 
 	setlocale(LC_CTYPE, "");
 	open_standard_files();
+	addresses = g_ptr_array_new_with_free_func(g_free);
 	g_set_prgname("hvpipe-hmc");
 	parse_common(&argc, &argv);
 	if (argc < 2)
@@ -802,9 +809,15 @@ int main(int argc, char **argv)
 	}
 	if (hmc_state_cut(hmc.state) && hmc.verbose)
 		complain("%s: cut off %" PRIu64 " bytes of a write that never finished", hmc.state_path, hmc_state_cut(hmc.state));
-	hmc.link = hmc_link_new(hmc.address, hmc.state, &hmc_link_default_timing, &link_ops, &hmc, &error);
+	if (!addresses->len)
+		g_ptr_array_add(addresses, g_strdup(DEFAULT_ADDRESS));
+	hmc.link = hmc_link_new(addresses->pdata[0], hmc.state, &hmc_link_default_timing, &link_ops, &hmc, &error);
+	for (unsigned int i = 1; hmc.link && i < addresses->len; i++)
+		if (!hmc_link_add(hmc.link, addresses->pdata[i], &error))
+			usage_error("%s", error->message);
 	if (!hmc.link)
 		usage_error("%s", error->message);
+	g_ptr_array_unref(addresses);
 	hmc.loop = g_main_loop_new(NULL, FALSE);
 	hmc.outbox = hmc_outbox_new(hmc.link, hmc.state, on_done, &hmc);
 	catch_signals(&hmc);

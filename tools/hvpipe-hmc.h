@@ -45,7 +45,6 @@ struct hmc {
 	int status;
 
 	/* options and arguments */
-	const char *address;
 	const char *state_path;
 	bool verbose;
 	bool file;

@@ -26,7 +26,8 @@
 static struct fixture {
 	char *dir;
 	char *path;
-	int listener;
+	char *other;			/* another place, where no one listens at first */
+	int listener;			/* at path, or at the other place once that is listened at */
 	int peer;
 	struct hmc_state *state;
 	struct hmc_link *link;
@@ -97,15 +98,22 @@ static void spin_for(unsigned int ms)
 	spin_until(g_get_monotonic_time() >= end);
 }
 
-static void listen_there(void)
+static void listen_at(const char *path)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 
+	if (f.listener >= 0)
+		close(f.listener);
 	f.listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	strcpy(address.sun_path, f.path);
-	unlink(f.path);
+	strcpy(address.sun_path, path);
+	unlink(path);
 	assert_int_equal(bind(f.listener, (struct sockaddr *)&address, sizeof(address)), 0);
 	assert_int_equal(listen(f.listener, 8), 0);
+}
+
+static void listen_there(void)
+{
+	listen_at(f.path);
 }
 
 static void make_link(const char *state_path)
@@ -135,6 +143,7 @@ static int setup(void **context)
 	f.listener = f.peer = -1;
 	f.dir = g_dir_make_tmp("test-hvpipe-hmc-link-XXXXXX", NULL);
 	f.path = g_strconcat(f.dir, "/socket", NULL);
+	f.other = g_strconcat(f.dir, "/other", NULL);
 	f.messages = g_string_new(NULL);
 	for (int i = 0; i < 4; i++)
 		f.notices[i] = g_string_new(NULL);
@@ -154,10 +163,12 @@ static int teardown(void **context)
 		close(f.listener);
 	free_link();
 	unlink(f.path);
+	unlink(f.other);
 	unlink(state);
 	rmdir(f.dir);
 	g_free(state);
 	g_free(f.path);
+	g_free(f.other);
 	g_free(f.dir);
 	g_string_free(f.messages, TRUE);
 	g_string_free(f.failed, TRUE);
@@ -864,6 +875,87 @@ static void the_end_does_not_wait_for_ever(void **context)
 }
 
 /*
+ * Several places
+ */
+
+static void come_up_at_the_other_place(uint64_t first)
+{
+	peer_accept();
+	expect_hello(0, first);
+	peer_state(HVPIPE_LINK_HV_ENABLED, first - 1);
+	spin_until(hmc_link_is_up(f.link));
+	assert_string_equal(hmc_link_address(f.link), f.other);
+}
+
+static void the_link_follows_to_where_the_source_is_now(void **context)
+{
+	(void)context;
+	assert_true(hmc_link_add(f.link, f.other, NULL));
+	come_up();
+	send_text("one");
+	send_text("two");
+	expect_frame(HVPIPE_LINK_MESSAGE, 1, "one");
+	peer_frame(HVPIPE_LINK_ACK, 1, NULL);
+	spin_until(hmc_state_acknowledged(f.state) == 1);
+	listen_at(f.other);
+	peer_close();
+	come_up_at_the_other_place(2);
+	expect_frame(HVPIPE_LINK_MESSAGE, 2, "two");
+	/* And back again. */
+	listen_there();
+	peer_close();
+	peer_accept();
+	expect_hello(0, 2);
+	assert_string_equal(hmc_link_address(f.link), f.path);
+}
+
+static void a_place_that_accepts_but_does_not_answer_is_left(void **context)
+{
+	int silent;
+
+	(void)context;
+	assert_true(hmc_link_add(f.link, f.other, NULL));
+	listen_there();
+	hmc_link_start(f.link);
+	peer_accept();
+	expect_hello(0, 1);
+	silent = f.peer;
+	f.peer = -1;
+	listen_at(f.other);
+	come_up_at_the_other_place(1);
+	close(silent);
+	assert_string_equal(f.notices[HMC_NOTICE_WAIT]->str, "");
+}
+
+static void places_where_nobody_is_are_named_once_all_were_tried(void **context)
+{
+	char *both = g_strdup_printf("waiting for %s or %s: ", f.path, f.other);
+
+	(void)context;
+	assert_true(hmc_link_add(f.link, f.other, NULL));
+	hmc_link_start(f.link);
+	spin_until(f.notice_count[HMC_NOTICE_WAIT]);
+	assert_non_null(strstr(f.notices[HMC_NOTICE_WAIT]->str, both));
+	spin_for(30);
+	assert_int_equal(f.notice_count[HMC_NOTICE_WAIT], 1);
+	listen_at(f.other);
+	come_up_at_the_other_place(1);
+	assert_int_equal(f.notice_count[HMC_NOTICE_BACK], 1);
+	g_free(both);
+}
+
+static void one_place_more_must_be_an_address_too(void **context)
+{
+	GError *error = NULL;
+
+	(void)context;
+	assert_false(hmc_link_add(f.link, "host:0", &error));
+	assert_non_null(strstr(error->message, "'host:0'"));
+	g_error_free(error);
+	come_up();
+}
+
+/*
  * Addresses
  */
 
@@ -953,6 +1045,10 @@ int main(void)
 		TEST(the_partitions_pipe_is_told_of),
 		TEST(the_end_waits_until_the_peer_has_read),
 		TEST(the_end_does_not_wait_for_ever),
+		TEST(the_link_follows_to_where_the_source_is_now),
+		TEST(a_place_that_accepts_but_does_not_answer_is_left),
+		TEST(places_where_nobody_is_are_named_once_all_were_tried),
+		TEST(one_place_more_must_be_an_address_too),
 		TEST(addresses_are_paths_or_hosts),
 	};
 

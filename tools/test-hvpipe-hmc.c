@@ -699,6 +699,25 @@ static void signals_end_it_in_order(void **context)
 	expect_exit(0);
 }
 
+static void places_may_be_named_before_and_behind_the_command(void **context)
+{
+	(void)context;
+	/* start() names the first one before the command. */
+	assert_int_equal(rename(in_dir("socket"), in_dir("elsewhere")), 0);
+	start("echo", "-c", in_dir("elsewhere"), NULL);
+	come_up();
+	assert_int_equal(rename(in_dir("elsewhere"), in_dir("socket")), 0);
+	close(peer);
+	peer = -1;
+	come_up();
+	kill(pid, SIGTERM);
+	expect_end();
+	expect_exit(0);
+	start("recv", "-c", "host:99999", NULL);
+	expect_exit(2);
+	expect_words(err, "'host:99999'");
+}
+
 static void a_state_file_in_use_is_status_4(void **context)
 {
 	pid_t first;
@@ -787,6 +806,7 @@ int main(int argc, char **argv)
 		TEST(console_refuses_a_line_too_long_and_goes_on),
 		TEST(console_on_a_terminal_edits_lines_and_ends_with_ctrl_d),
 		TEST(signals_end_it_in_order),
+		TEST(places_may_be_named_before_and_behind_the_command),
 		TEST(a_state_file_in_use_is_status_4),
 		TEST(wrong_usage_is_status_2_and_names_the_value),
 		TEST(help_and_version_are_status_0),
