@@ -29,6 +29,7 @@ static const char help_text[] =
 	"Each line is one message to the partition. What comes from there is shown with its number and its length.\n"
 	"  /send FILE   send a file, for `hvpipe recv -d` in the partition\n"
 	"  /status      the connection, the partition's pipe, the messages\n"
+	"  /fault TEXT  do wrong on the link, to test the hypervisor: see hvpipe-hmc(1); without TEXT no more\n"
 	"  /help        this\n"
 	"  /quit        end, as Ctrl-D does\n"
 	"  //TEXT       a message that begins with a slash: /TEXT\n";
@@ -89,7 +90,7 @@ static void end(struct hmc *hmc)
 
 static void show_status(struct hmc *hmc)
 {
-	char *source = hmc_source_name(hmc_state_source(hmc->state));
+	char *source = hmc_source_name(hmc_state_source(hmc->state)), *faults = hmc_link_faults(hmc->link);
 
 	hmc_say(hmc, "connection: %s, %s", hmc_link_address(hmc->link), hmc_link_is_up(hmc->link) ? "up" : "down, trying again");
 	if (hmc_state_source(hmc->state))
@@ -103,12 +104,16 @@ static void show_status(struct hmc *hmc)
 	hmc_say(hmc, "received:   %" PRIu64, hmc_state_taken(hmc->state));
 	hmc_say(hmc, "sent:       %" PRIu64 ", of which the partition received %" PRIu64, hmc_state_queued(hmc->state),
 		hmc_state_acknowledged(hmc->state));
+	if (*faults)
+		hmc_say(hmc, "faults:     %s", faults);
+	g_free(faults);
 	g_free(source);
 }
 
 static void command(struct hmc *hmc, char *text)
 {
 	char *argument = text + strcspn(text, " \t");
+	GError *wrong = NULL;
 	char *error;
 
 	if (*argument)
@@ -126,6 +131,10 @@ static void command(struct hmc *hmc, char *text)
 		hmc_say(hmc, "/send: which FILE?");
 	} else if (!strcmp(text, "/status")) {
 		show_status(hmc);
+	} else if (!strcmp(text, "/fault")) {
+		if (!hmc_link_set_faults(hmc->link, argument, &wrong))
+			hmc_say(hmc, "/fault: %s", wrong->message);
+		g_clear_error(&wrong);
 	} else if (!strcmp(text, "/help")) {
 		char *help = g_strndup(help_text, strlen(help_text) - 1);
 
@@ -134,7 +143,7 @@ static void command(struct hmc *hmc, char *text)
 	} else if (!strcmp(text, "/quit")) {
 		end(hmc);
 	} else {
-		hmc_say(hmc, "no command '%s': /send, /status, /help or /quit; a message that begins with a slash is typed "
+		hmc_say(hmc, "no command '%s': /send, /status, /fault, /help or /quit; a message that begins with a slash is typed "
 			"with two: /%s", text, text);
 	}
 }

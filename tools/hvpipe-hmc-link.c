@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/un.h>
 
+#include "hvpipe-hmc-fault.h"
 #include "spapr_hvpipe_link.h"
 
 /* Bytes that wait in memory for a peer who does not read: messages stop at the first, answers end the link at the second. */
@@ -62,6 +63,12 @@ struct hmc_link {
 	const GList *unsent;		/* the next of the pending messages to put into `out`, NULL: none */
 	uint64_t unsent_sequence;	/* its sequence, or of the next message to be queued */
 	uint64_t ever_sent;		/* the highest sequence that any connection of this session may have carried */
+
+	GList *faults;			/* what goes wrong on purpose */
+	bool spoiled;			/* by one of them: nothing more goes out on this connection ... */
+	bool close_due;			/* ... and it ends with what is in `out` */
+	bool stalled;			/* nothing goes out or comes in for now */
+	GSource *stall;
 };
 
 const struct hmc_link_timing hmc_link_default_timing = {
@@ -147,6 +154,8 @@ static void disconnect(struct hmc_link *link)
 	stop_source(&link->flush);
 	stop_source(&link->retry);
 	stop_source(&link->silence);
+	stop_source(&link->stall);
+	link->spoiled = link->close_due = link->stalled = false;
 	if (link->connection)
 		g_io_stream_close(G_IO_STREAM(link->connection), NULL, NULL);
 	g_clear_object(&link->connection);
@@ -168,7 +177,7 @@ static gboolean on_retry(gpointer user)
 /* The connection, or the try to get one, is over: on to the next place, with a pause after the last of them. */
 static void try_again(struct hmc_link *link)
 {
-	bool was_up = link->phase == PHASE_UP;
+	bool was_up = link->phase == PHASE_UP, spoiled = link->spoiled;
 	unsigned int delay_ms = 0;
 
 	disconnect(link);
@@ -176,7 +185,8 @@ static void try_again(struct hmc_link *link)
 		link->phase = PHASE_ENDED;
 		return;
 	}
-	if (was_up && g_get_monotonic_time() - link->up_since >= GOOD_MS * 1000)
+	/* The end that a fault brought about is no sign that the other side is in trouble. */
+	if (spoiled || (was_up && g_get_monotonic_time() - link->up_since >= GOOD_MS * 1000))
 		link->retry_ms = link->timing.retry_min_ms;
 	link->tries = was_up ? 1 : link->tries + 1;
 	if (link->tries >= link->places->len) {
@@ -227,20 +237,66 @@ static void fail(struct hmc_link *link, GError *error)
 	g_error_free(error);
 }
 
+static HvpipeLinkHmcState our_state(struct hmc_link *link)
+{
+	return (HvpipeLinkHmcState) {
+		.session = hmc_state_session(link->state),
+		.taken = hmc_state_taken(link->state),
+		.first = hmc_state_acknowledged(link->state) + 1,
+	};
+}
+
+static gboolean on_stall_end(gpointer user);
+static void flush_soon(struct hmc_link *link);
+
+/* A fault strikes in place of the frame. What it does to the link besides is done here; returns the bytes to write. */
+static size_t make_fault(struct hmc_link *link, uint8_t *frame, size_t size)
+{
+	struct hmc_fault fault;
+	HvpipeLinkHmcState state = our_state(link);
+	HvpipeLinkHeader header;
+
+	hvpipe_link_unpack_header(frame, &header);
+	if (!hmc_faults_strike(&link->faults, header.type, &fault))
+		return size;
+	notice(link, HMC_NOTICE_DETAIL, "%s: fault %s at %s %" PRIu64, hmc_link_address(link), hmc_fault_name(fault.kind),
+	       hvpipe_link_type_name(header.type), header.sequence);
+	if (fault.kind == HMC_FAULT_STALL) {
+		link->stalled = true;
+		stop_source(&link->input);
+		if (fault.ms)
+			link->stall = add_source(g_timeout_source_new(fault.ms), on_stall_end, link);
+		return size;
+	}
+	link->spoiled = true;
+	link->close_due = fault.kind == HMC_FAULT_CLOSE || fault.kind == HMC_FAULT_CUT;
+	return hmc_fault_spoil(fault.kind, frame, size, &state, hmc_state_queued(link->state));
+}
+
+static void put_bytes(struct hmc_link *link, uint8_t *frame, size_t size)
+{
+	if (link->spoiled)
+		return;
+	if (link->faults)
+		size = make_fault(link, frame, size);
+	g_byte_array_append(link->out, frame, size);
+}
+
 static void put_frame(struct hmc_link *link, HvpipeLinkType type, uint64_t sequence, const void *payload, size_t len)
 {
-	uint8_t header[HVPIPE_LINK_HEADER_SIZE];
+	uint8_t frame[HVPIPE_LINK_MAX_FRAME];
 
-	hvpipe_link_pack_header(header, type, len, sequence);
-	g_byte_array_append(link->out, header, sizeof(header));
+	hvpipe_link_pack_header(frame, type, len, sequence);
 	if (len)
-		g_byte_array_append(link->out, payload, len);
+		memcpy(frame + HVPIPE_LINK_HEADER_SIZE, payload, len);
+	put_bytes(link, frame, HVPIPE_LINK_HEADER_SIZE + len);
 }
 
 /* Move pending messages to `out` as far as there is room. */
 static void fill(struct hmc_link *link)
 {
-	while (link->phase == PHASE_UP && link->unsent && link->out->len < OUT_MESSAGES_MAX) {
+	while (link->phase == PHASE_UP && link->unsent && link->out->len < OUT_MESSAGES_MAX && !link->spoiled &&
+	       !link->stalled) {
 		GBytes *message = link->unsent->data;
 
 		put_frame(link, HVPIPE_LINK_MESSAGE, link->unsent_sequence, g_bytes_get_data(message, NULL),
@@ -251,6 +307,7 @@ static void fill(struct hmc_link *link)
 	}
 }
 
+static gboolean on_input(GSocket *socket, GIOCondition condition, gpointer user);
 static gboolean on_output(GSocket *socket, GIOCondition condition, gpointer user);
 
 static void flush(struct hmc_link *link)
@@ -263,6 +320,8 @@ static void flush(struct hmc_link *link)
 		gssize n;
 
 		fill(link);
+		if (link->stalled)
+			return;
 		if (!link->out->len)
 			break;
 		if (!hmc_state_sync(link->state, &error)) {
@@ -284,7 +343,9 @@ static void flush(struct hmc_link *link)
 		}
 		g_byte_array_remove_range(link->out, 0, n);
 	}
-	if (link->phase == PHASE_FINISHING)
+	if (link->close_due)
+		lost(link, "closed by a fault");
+	else if (link->phase == PHASE_FINISHING)
 		g_socket_shutdown(g_socket_connection_get_socket(link->connection), FALSE, TRUE, NULL);
 }
 
@@ -299,6 +360,22 @@ static gboolean on_output(GSocket *socket, GIOCondition condition, gpointer user
 static gboolean on_flush(gpointer user)
 {
 	flush(user);
+	return G_SOURCE_REMOVE;
+}
+
+static void end_stall(struct hmc_link *link)
+{
+	stop_source(&link->stall);
+	if (!link->stalled)
+		return;
+	link->stalled = false;
+	link->input = add_socket_source(link, G_IO_IN, on_input);
+	flush_soon(link);
+}
+
+static gboolean on_stall_end(gpointer user)
+{
+	end_stall(user);
 	return G_SOURCE_REMOVE;
 }
 
@@ -558,12 +635,8 @@ static void on_connected(GObject *client, GAsyncResult *result, gpointer user)
 {
 	struct hmc_link *link = user;
 	GError *error = NULL;
-	uint8_t hello[HVPIPE_LINK_HEADER_SIZE + HVPIPE_LINK_HMC_STATE_SIZE];
-	HvpipeLinkHmcState s = {
-		.session = hmc_state_session(link->state),
-		.taken = hmc_state_taken(link->state),
-		.first = hmc_state_acknowledged(link->state) + 1,
-	};
+	uint8_t hello[HVPIPE_LINK_MAX_FRAME];
+	HvpipeLinkHmcState s = our_state(link);
 	GSocket *socket;
 
 	link->connection = g_socket_client_connect_finish(G_SOCKET_CLIENT(client), result, &error);
@@ -603,7 +676,7 @@ static void on_connected(GObject *client, GAsyncResult *result, gpointer user)
 	link->phase = PHASE_HELLO;
 	link->left = false;
 	link->input = add_socket_source(link, G_IO_IN, on_input);
-	g_byte_array_append(link->out, hello, hvpipe_link_pack_hmc_state(hello, &s));
+	put_bytes(link, hello, hvpipe_link_pack_hmc_state(hello, &s));
 	changed(link);
 	flush_soon(link);
 }
@@ -719,6 +792,26 @@ bool hmc_link_send(struct hmc_link *link, const void *data, size_t len, GError *
 	return true;
 }
 
+bool hmc_link_set_faults(struct hmc_link *link, const char *text, GError **error)
+{
+	GError *wrong = NULL;
+	GList *faults = *text ? hmc_faults_parse(text, &wrong) : NULL;
+
+	if (wrong) {
+		g_propagate_error(error, wrong);
+		return false;
+	}
+	hmc_faults_free(link->faults);
+	link->faults = faults;
+	end_stall(link);
+	return true;
+}
+
+char *hmc_link_faults(const struct hmc_link *link)
+{
+	return hmc_faults_print(link->faults);
+}
+
 bool hmc_link_is_up(const struct hmc_link *link)
 {
 	return link->phase == PHASE_UP;
@@ -740,7 +833,7 @@ void hmc_link_finish(struct hmc_link *link, unsigned int timeout_ms)
 	bool timed_out = false;
 	GSource *timeout;
 
-	if (link->phase == PHASE_UP) {
+	if (link->phase == PHASE_UP && !link->stalled) {
 		timeout = g_timeout_source_new(timeout_ms);
 		g_source_set_callback(timeout, on_finish_timeout, &timed_out, NULL);
 		g_source_attach(timeout, NULL);
@@ -771,6 +864,7 @@ void hmc_link_free(struct hmc_link *link)
 		g_free(g_array_index(link->places, struct place, i).address);
 	}
 	g_array_unref(link->places);
+	hmc_faults_free(link->faults);
 	g_byte_array_unref(link->out);
 	g_free(link);
 }

@@ -75,6 +75,17 @@ void hmc_link_start(struct hmc_link *link);
 /* Queue one message of 1 to 4088 bytes. It goes out when the link is up, again and again until acknowledged. */
 bool hmc_link_send(struct hmc_link *link, const void *data, size_t len, GError **error);
 
+/**
+ * hmc_link_set_faults() - Have the link do wrong from now on; what it was to do wrong before is forgotten.
+ * @text: see hvpipe-hmc-fault.h; an empty one ends all faults, a stall too.
+ *
+ * A fault costs a connection, never a message: what was struck goes with the next connection.
+ *
+ * Return: false with @error, which names the mistake, and nothing changed.
+ */
+bool hmc_link_set_faults(struct hmc_link *link, const char *text, GError **error);
+char *hmc_link_faults(const struct hmc_link *link);	/* what is left of them, for g_free() */
+
 bool hmc_link_is_up(const struct hmc_link *link);
 bool hmc_link_is_enabled(const struct hmc_link *link);	/* up, and the partition has its pipe on */
 const char *hmc_link_address(const struct hmc_link *link);	/* where it is, or is tried now */

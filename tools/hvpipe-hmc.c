@@ -574,6 +574,7 @@ static void catch_signals(struct hmc *hmc)
 static struct {
 	char **addresses;		/* of one parse */
 	char *state;
+	char *fault;
 	gboolean verbose;
 	gboolean version;
 	gboolean file;
@@ -590,6 +591,8 @@ static const GOptionEntry common_options[] = {
 	  "migrates; default " DEFAULT_ADDRESS, "ADDRESS" },
 	{ "state", 0, 0, G_OPTION_ARG_FILENAME, &given.state,
 	  "Keep the session in FILE, so that it goes on after the end of this process", "FILE" },
+	{ "fault", 0, 0, G_OPTION_ARG_STRING, &given.fault,
+	  "Do wrong on the link, to test the hypervisor: KIND[,frame=NAME][,count=N][,every=N][;…], see the manual", "FAULTS" },
 	{ "verbose", 'v', 0, G_OPTION_ARG_NONE, &given.verbose, "Tell of connections, the partition's pipe, files sent", NULL },
 	{ "version", 'V', 0, G_OPTION_ARG_NONE, &given.version, "Print the version", NULL },
 	G_OPTION_ENTRY_NULL
@@ -818,6 +821,8 @@ int main(int argc, char **argv)
 	if (!hmc.link)
 		usage_error("%s", error->message);
 	g_ptr_array_unref(addresses);
+	if (given.fault && !hmc_link_set_faults(hmc.link, given.fault, &error))
+		usage_error("--fault: %s", error->message);
 	hmc.loop = g_main_loop_new(NULL, FALSE);
 	hmc.outbox = hmc_outbox_new(hmc.link, hmc.state, on_done, &hmc);
 	catch_signals(&hmc);

@@ -1000,6 +1000,158 @@ static void addresses_are_paths_or_hosts(void **context)
 	g_free(too_long);
 }
 
+/*
+ * Faults
+ */
+
+static void set_faults(const char *text)
+{
+	GError *error = NULL;
+
+	if (!hmc_link_set_faults(f.link, text, &error))
+		fail_msg("%s: %s", text, error->message);
+}
+
+static void a_fault_in_place_of_a_message_costs_a_connection_only(void **context)
+{
+	static const struct {
+		const char *fault;
+		bool ends;		/* by itself */
+		size_t bytes;
+	} faults[] = {
+		{ "close", true, 0 }, { "cut", true, (HVPIPE_LINK_HEADER_SIZE + 4) / 2 }, { "random", false, 64 },
+		{ "version", false, HVPIPE_LINK_HEADER_SIZE + 4 }, { "gap", false, HVPIPE_LINK_HEADER_SIZE + 1 },
+		{ "ack,frame=message", false, HVPIPE_LINK_HEADER_SIZE },
+		{ "second-state", false, HVPIPE_LINK_HEADER_SIZE + HVPIPE_LINK_HMC_STATE_SIZE },
+	};
+	char data[128];
+
+	(void)context;
+	come_up();
+	for (size_t i = 0; i < G_N_ELEMENTS(faults); i++) {
+		size_t sequence = 1 + 2 * i;
+
+		set_faults(faults[i].fault);
+		send_text("lost");
+		send_text("next");
+		assert_in_range(faults[i].bytes, 0, sizeof(data));
+		peer_read(data, faults[i].bytes);
+		if (faults[i].ends)
+			spin_until(peer_sees_end());
+		else
+			expect_nothing();
+		peer_close();
+		peer_accept();
+		expect_hello(0, sequence);
+		peer_state(HVPIPE_LINK_HV_ENABLED, sequence - 1);
+		expect_frame(HVPIPE_LINK_MESSAGE, sequence, "lost");
+		expect_frame(HVPIPE_LINK_MESSAGE, sequence + 1, "next");
+		peer_frame(HVPIPE_LINK_ACK, sequence + 1, NULL);
+		spin_until(!hmc_state_pending(f.state)->length);
+	}
+	/* Each was told. */
+	for (size_t i = 0; i < G_N_ELEMENTS(faults); i++) {
+		char *told = g_strdup_printf("fault %.*s at MESSAGE %zu\n", (int)strcspn(faults[i].fault, ","),
+					     faults[i].fault, 1 + 2 * i);
+
+		assert_non_null(strstr(f.notices[HMC_NOTICE_DETAIL]->str, told));
+		g_free(told);
+	}
+}
+
+static void a_fault_in_place_of_an_ack_takes_the_message_once(void **context)
+{
+	(void)context;
+	come_up();
+	set_faults("type");
+	peer_frame(HVPIPE_LINK_MESSAGE, 1, "hello");
+	spin_until(f.message_count == 1);
+	peer_close();
+	peer_accept();
+	expect_hello(1, 1);
+	peer_state(HVPIPE_LINK_HV_ENABLED, 0);
+	peer_frame(HVPIPE_LINK_MESSAGE, 1, "hello");
+	expect_frame(HVPIPE_LINK_ACK, 1, NULL);
+	assert_string_equal(f.messages->str, "1:hello ");
+}
+
+static void a_fault_in_place_of_the_state_leaves_the_next_connection_good(void **context)
+{
+	uint8_t frame[HVPIPE_LINK_HEADER_SIZE + HVPIPE_LINK_HMC_STATE_SIZE];
+
+	(void)context;
+	set_faults("no-state;session;close,frame=state");
+	listen_there();
+	hmc_link_start(f.link);
+	peer_accept();
+	peer_read(frame, HVPIPE_LINK_HEADER_SIZE);
+	assert_int_equal(frame[1], HVPIPE_LINK_ACK);
+	peer_close();
+	peer_accept();
+	peer_read(frame, sizeof(frame));
+	assert_int_equal(hvpipe_link_get64(frame + HVPIPE_LINK_HEADER_SIZE), 0);
+	peer_close();
+	peer_accept();
+	spin_until(peer_sees_end());
+	peer_accept();
+	expect_hello(0, 1);
+	peer_state(0, 0);
+	spin_until(hmc_link_is_up(f.link));
+}
+
+static void a_stall_sends_and_reads_nothing_until_it_ends(void **context)
+{
+	(void)context;
+	come_up();
+	set_faults("stall");
+	send_text("one");
+	spin_until(strstr(f.notices[HMC_NOTICE_DETAIL]->str, "fault stall at MESSAGE 1"));
+	peer_frame(HVPIPE_LINK_MESSAGE, 1, "hello");
+	expect_nothing();
+	assert_int_equal(f.message_count, 0);
+	set_faults("");
+	expect_frame(HVPIPE_LINK_MESSAGE, 1, "one");
+	expect_frame(HVPIPE_LINK_ACK, 1, NULL);
+	assert_int_equal(f.message_count, 1);
+}
+
+static void a_stall_ends_by_itself_when_it_was_told_so(void **context)
+{
+	(void)context;
+	come_up();
+	set_faults("stall,ms=5");
+	send_text("one");
+	expect_frame(HVPIPE_LINK_MESSAGE, 1, "one");
+	peer_frame(HVPIPE_LINK_ACK, 1, NULL);
+	spin_until(!hmc_state_pending(f.state)->length);
+}
+
+static void a_link_that_stalls_can_be_left(void **context)
+{
+	(void)context;
+	come_up();
+	set_faults("stall");
+	send_text("one");
+	spin_until(strstr(f.notices[HMC_NOTICE_DETAIL]->str, "fault stall"));
+	hmc_link_finish(f.link, PATIENCE_US / 1000);
+	assert_true(peer_sees_end());
+}
+
+static void a_mistake_in_the_faults_changes_nothing(void **context)
+{
+	GError *error = NULL;
+	char *left;
+
+	(void)context;
+	set_faults("gap,count=3");
+	assert_false(hmc_link_set_faults(f.link, "close;gpa", &error));
+	assert_non_null(strstr(error->message, "'gpa'"));
+	g_error_free(error);
+	left = hmc_link_faults(f.link);
+	assert_string_equal(left, "gap,count=3,every=1");
+	g_free(left);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -1050,6 +1202,13 @@ int main(void)
 		TEST(places_where_nobody_is_are_named_once_all_were_tried),
 		TEST(one_place_more_must_be_an_address_too),
 		TEST(addresses_are_paths_or_hosts),
+		TEST(a_fault_in_place_of_a_message_costs_a_connection_only),
+		TEST(a_fault_in_place_of_an_ack_takes_the_message_once),
+		TEST(a_fault_in_place_of_the_state_leaves_the_next_connection_good),
+		TEST(a_stall_sends_and_reads_nothing_until_it_ends),
+		TEST(a_stall_ends_by_itself_when_it_was_told_so),
+		TEST(a_link_that_stalls_can_be_left),
+		TEST(a_mistake_in_the_faults_changes_nothing),
 	};
 
 	signal(SIGPIPE, SIG_IGN);

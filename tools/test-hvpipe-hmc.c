@@ -609,6 +609,40 @@ static void console_sends_lines_and_shows_messages(void **context)
 	expect_words(err, "no command '/nonsense'");
 }
 
+static void console_does_wrong_when_told_to(void **context)
+{
+	(void)context;
+	start("-v", "console", NULL);
+	come_up();
+	type("/fault cloze\n/fault close,count=2;gap\n/status\n/fault stall\nhello\n");
+	wait_for_words(err, "/fault: fault 'cloze' is not known, choose from: close");
+	wait_for_words(err, "faults:     close,count=2,every=1;gap,count=1,every=1\n");
+	wait_for_words(err, "fault stall at MESSAGE 1");
+	type("/fault\n");
+	close_input();
+	expect_frame(HVPIPE_LINK_MESSAGE, 1, "hello");
+	peer_frame(HVPIPE_LINK_ACK, 1, NULL);
+	expect_end();
+	expect_exit(0);
+}
+
+static void an_hmc_with_faults_loses_nothing(void **context)
+{
+	(void)context;
+	start("-v", "--fault", "cut;close", "console", NULL);
+	come_up();
+	type("hello\n");
+	wait_for_words(err, "fault cut at MESSAGE 1");
+	come_up();
+	wait_for_words(err, "fault close at MESSAGE 1");
+	come_up();
+	expect_frame(HVPIPE_LINK_MESSAGE, 1, "hello");
+	peer_frame(HVPIPE_LINK_ACK, 1, NULL);
+	close_input();
+	expect_end();
+	expect_exit(0);
+}
+
 static void console_refuses_a_line_too_long_and_goes_on(void **context)
 {
 	char *line = g_strnfill(4089, 'x'), *most = g_strnfill(4088, 'x');
@@ -747,6 +781,7 @@ static void wrong_usage_is_status_2_and_names_the_value(void **context)
 		{ { "echo", "-n", "1" }, "-n" },
 		{ { "send", "-f" }, "which FILE" },
 		{ { "-c", "host:99999", "echo" }, "'host:99999'" },
+		{ { "--fault", "close;cloze", "echo" }, "--fault: fault 'cloze' is not known" },
 	};
 
 	(void)context;
@@ -803,6 +838,8 @@ int main(int argc, char **argv)
 		TEST(recv_t_ends_with_status_6),
 		TEST(echo_answers_exactly_once_through_kill_9),
 		TEST(console_sends_lines_and_shows_messages),
+		TEST(console_does_wrong_when_told_to),
+		TEST(an_hmc_with_faults_loses_nothing),
 		TEST(console_refuses_a_line_too_long_and_goes_on),
 		TEST(console_on_a_terminal_edits_lines_and_ends_with_ctrl_d),
 		TEST(signals_end_it_in_order),
