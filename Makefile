@@ -22,6 +22,7 @@ help:
 	@echo '  make bench    what each call costs, in guest instructions      (BASELINE=path/to/vmlinux: that'
 	@echo '                                                   kernel too, in the same run)'
 	@echo '  make shell    a console in the partition and one on the HMC, side by side'
+	@echo '                                                  (scripts/fault: have its hypervisor do wrong)'
 	@echo '  make check    checkpatch, sparse, warnings, linters'
 	@echo '  make install  library, tools, headers, man pages   (PREFIX=$(PREFIX), DESTDIR=)'
 	@echo '  make series   patch series for Linux and QEMU in build/series'

@@ -28,6 +28,7 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
 BUILD = TOP / "build"
+MACHINES = BUILD / "machines"   # NAME.qmp for each that runs: a link to a control socket, for scripts/fault
 KERNEL = os.environ.get("KERNEL") or "vmlinux"  # what partitions run, if nothing else is said
 # What a kernel says that found a bug of its own, KASAN, UBSAN, lockdep and the hung task detector among them
 SPLAT = re.compile(r"\bOops\b|BUG:|WARNING: (CPU|possible|suspicious|inconsistent|bad)|UBSAN:|Call Trace|rcu: INFO|"
@@ -256,6 +257,15 @@ class Agent:
 class Qmp:
     """The hypervisor's control socket."""
 
+    @classmethod
+    def connect(cls, path):
+        """Connect to PATH, a link too; its target's name may be short enough for a socket where PATH's is not."""
+        connection = socket.socket(socket.AF_UNIX)
+        # While another program is connected it takes this one, but does not answer.
+        connection.settimeout(10)
+        connection.connect(os.path.realpath(path))
+        return cls(connection)
+
     def __init__(self, connection):
         self._connection = connection
         self._lines = connection.makefile("r", encoding="utf-8")
@@ -287,6 +297,19 @@ class Qmp:
         self.execute("qom-set", path=path, property=name, value=value)
 
 
+def publish(name, path):
+    """Let scripts/fault find machine NAME by PATH, its control socket; returns what takes that back."""
+    link = MACHINES / f"{name}.qmp"
+    MACHINES.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(path)
+
+    def withdraw():
+        if os.path.lexists(link) and os.readlink(link) == str(path):
+            link.unlink()
+    return withdraw
+
+
 def source_sockets(directory, name, sources):
     """Where the HMCs of SOURCES connect to: {hmcN: path}."""
     return {source.partition(",")[0]: directory / f"{name}-{source.partition(',')[0]}.sock" for source in sources}
@@ -295,7 +318,8 @@ def source_sockets(directory, name, sources):
 def machine(directory, name, lines, sources=(), echo=(), hvpipe=True, kernel=KERNEL, append="", options=(), smp=1):
     """The command that runs a partition.
 
-    LINES are its character devices, {"console": chardev, "agent": chardev, "qmp": chardev}. A source of SOURCES is
+    LINES are its character devices, {"console": chardev, "agent": chardev, "qmp": chardev, "control": chardev}; the
+    last two are the same, for two programs. A source of SOURCES is
     "hmcN", or "hmcN,PROPERTY=VALUE..." for a device with more properties; those of ECHO answer by themselves.
     """
     command = [
@@ -307,8 +331,8 @@ def machine(directory, name, lines, sources=(), echo=(), hvpipe=True, kernel=KER
     for line, chardev in lines.items():
         kind, _, more = chardev.partition(",")
         command += ["-chardev", f"{kind},id={line},{more}"]
-        if line == "qmp":
-            command += ["-qmp", "chardev:qmp"]
+        if line in ("qmp", "control"):
+            command += ["-qmp", f"chardev:{line}"]
         else:
             command += ["-device", f"spapr-vty,chardev={line},reg={0x30000000 + 0x1000 * (line == 'agent'):#x}"]
     if hvpipe:
@@ -363,6 +387,9 @@ class Partition:
             listener.bind(str(path))
             listener.listen(1)
             lines[line] = f"socket,path={path}"
+        control = self.directory / f"{name}-control.sock"
+        lines["control"] = f"socket,path={control},server=on,wait=off"
+        self._withdraw = publish(name, control)
         if hvpipe:
             options = [*options, "-trace", "spapr_hvpipe_*"]
         self.command = machine(self.directory, name, lines, sources=sources, hvpipe=hvpipe, options=options, **how)
@@ -460,6 +487,7 @@ class Partition:
 
     def close(self):
         """End it, whatever state it is in."""
+        self._withdraw()
         self.kill()
         self.hypervisor.wait_end()
         for line in getattr(self, "_lines", {}).values():

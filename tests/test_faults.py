@@ -13,10 +13,11 @@ source and both ways, and that no message was dropped but those that it says.
 
 import re
 import signal
+import subprocess
 
 import pytest
 
-from lab import Hmc, LabError, initrd_with, source_id
+from lab import TOP, Hmc, LabError, initrd_with, source_id
 
 INJECT = "/machine/peripheral/hvpipe", "inject"
 
@@ -492,3 +493,49 @@ def test_a_typing_mistake_is_named_and_changes_nothing(machine, faults, named):
     assert named in str(error.value) and "inject: " in str(error.value)
     assert machine.faults == before
     machine.inject("")
+
+
+def command(*arguments):
+    """Run scripts/fault; returns its status and what it says."""
+    done = subprocess.run([TOP / "scripts/fault", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, check=False, timeout=60)
+    return done.returncode, done.stdout
+
+
+def test_the_command_makes_faults_and_shows_what_is_left(pipe):
+    """scripts/fault finds the machine by its name, or by any socket of its own; the faults strike, and can be ended."""
+    which = "--machine", pipe.partition.name
+    assert command(*which) == (0, "no faults\n")
+    assert command(*which, "send:status=-1,count=2") == (0, "send:status=-1,count=2\n")
+    steps = "open1 write1=EIO close1"
+    assert pipe.run(steps) == steps
+    socket = pipe.partition.directory / "faults-control.sock"
+    assert command("--qmp", socket) == (0, "send:status=-1,count=1\n")
+    assert command(*which, "--clear") == (0, "no faults\n")
+
+
+def test_the_command_shows_what_the_hypervisor_says_of_a_mistake(machine):
+    """In the hypervisor's own words; nothing has changed."""
+    with pytest.raises(LabError) as error:
+        machine.inject("send:statsu=-1")
+    said = str(error.value).removeprefix("QMP qom-set: ")
+    assert command("--machine", machine.partition.name, "send:statsu=-1") == (1, f"fault: {said}\n")
+    assert machine.faults == ""
+
+
+def test_the_command_says_why_it_cannot(machine, tmp_path):
+    """No such machine, no such socket, nobody there, somebody else there: why, and what to do."""
+    for arguments, words in [(["--machine", "nobody"], f"running: .*{machine.partition.name}"),
+                             (["--qmp", tmp_path / "none"], "no machine listens there"),
+                             (["--qmp", "/dev/null"], "no machine listens there"),
+                             (["--clear", "send:status=-1"], "--clear takes no FAULTS")]:
+        status, said = command(*arguments)
+        assert status != 0 and re.search(words, said), said
+
+
+def test_the_command_lists_the_faults():
+    """With the grammar that the device's specification has."""
+    status, said = command("--list")
+    assert status == 0
+    for word in ("FAULTS := FAULT", "receive:", *EVENTS):
+        assert word in said

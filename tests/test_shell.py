@@ -31,6 +31,10 @@ def test_both_consoles():
             keyboard.write(b"echo hello from here | hvpipe send; echo sent $?\r")
             screen.wait_for("sent 0", since=mark)
             screen.wait_for(r"(?s)hello from here.*hello from here", since=mark)
+            fault = [TOP / "scripts/fault", "--machine", "shell", "send:status=-1"]
+            assert subprocess.check_output(fault, text=True) == "send:status=-1,count=1\n"
+            keyboard.write(b"echo never | hvpipe send; echo sent $?\r")
+            screen.wait_for("sent 1", since=mark)
             keyboard.write(b"poweroff -f\r")
             assert session.wait(60) == 0
         finally:
