@@ -48,6 +48,8 @@ struct hmc_link {
 	GSource *input;
 	GSource *output;		/* when the socket takes no more */
 	GSource *flush;			/* when there may be something to send */
+	bool reading;			/* input is being taken; what comes of it is flushed behind it */
+	bool flush_due;
 	GSource *retry;
 	GSource *silence;
 	unsigned int retry_ms;
@@ -144,6 +146,8 @@ static GSource *add_socket_source(struct hmc_link *link, GIOCondition condition,
 {
 	GSource *source = g_socket_create_source(g_socket_connection_get_socket(link->connection), condition, NULL);
 
+	/* No callback runs the loop. Were it to be kept from recursing, each would cost three system calls more. */
+	g_source_set_can_recurse(source, TRUE);
 	return add_source(source, G_SOURCE_FUNC(callback), link);
 }
 
@@ -384,6 +388,11 @@ static void flush_soon(struct hmc_link *link)
 {
 	if (link->flush || link->output || !link->connection)
 		return;
+	/* A source of its own for each answer would double the system calls for a message. */
+	if (link->reading) {
+		link->flush_due = true;
+		return;
+	}
 	link->flush = g_idle_source_new();
 	g_source_set_priority(link->flush, G_PRIORITY_DEFAULT);
 	add_source(link->flush, on_flush, link);
@@ -601,7 +610,12 @@ static gboolean on_input(GSocket *socket, GIOCondition condition, gpointer user)
 	if (link->phase == PHASE_FINISHING)
 		return G_SOURCE_CONTINUE;
 	link->in_len += n;
+	link->reading = true;
+	link->flush_due = false;
 	take_frames(link);
+	link->reading = false;
+	if (link->flush_due && link->connection)
+		flush(link);
 	/* When the connection ended, its sources were destroyed; the return value does not matter then. */
 	return G_SOURCE_CONTINUE;
 }
