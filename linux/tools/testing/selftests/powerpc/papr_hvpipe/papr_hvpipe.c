@@ -30,6 +30,7 @@
 #include <unistd.h>
 
 #include <linux/types.h>
+#include <linux/userfaultfd.h>
 #include <asm/papr-hvpipe.h>
 
 #include "../../kselftest_harness.h"
@@ -660,6 +661,132 @@ TEST_F(pair, write_and_read_page_memory_in)
 	EXPECT_EQ(HVPIPE_MSG_AVAILABLE, hdr.flags);
 	EXPECT_EQ(0, memcmp(map + 2 * page - 1000, &zero, 1));
 	EXPECT_EQ(0, munmap(map, 3 * page));
+}
+
+/* A page that is missing until this process provides it. */
+struct missing_page {
+	int fd;
+	char *page;
+	size_t size;
+};
+
+static bool missing_page(struct missing_page *m)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+
+	m->size = sysconf(_SC_PAGESIZE);
+	m->page = mmap(NULL, m->size, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	m->fd = syscall(SYS_userfaultfd, O_CLOEXEC);
+	if (m->page == MAP_FAILED || m->fd < 0 || ioctl(m->fd, UFFDIO_API, &api))
+		return false;
+	reg.range.start = (unsigned long)m->page;
+	reg.range.len = m->size;
+	return !ioctl(m->fd, UFFDIO_REGISTER, &reg);
+}
+
+/* Wait until somebody waits for the page. */
+static bool page_is_awaited(const struct missing_page *m)
+{
+	struct uffd_msg msg;
+
+	return poll_for(m->fd, POLLIN, SOON) == POLLIN &&
+	       read(m->fd, &msg, sizeof(msg)) == sizeof(msg) &&
+	       msg.event == UFFD_EVENT_PAGEFAULT;
+}
+
+static bool provide_page(const struct missing_page *m, const void *content)
+{
+	struct uffdio_copy copy = {
+		.dst = (unsigned long)m->page,
+		.src = (unsigned long)content,
+		.len = m->size,
+	};
+
+	return !ioctl(m->fd, UFFDIO_COPY, &copy);
+}
+
+struct call {
+	pthread_t thread;
+	ssize_t (*function)(const struct call *call);
+	int fd;
+	void *buf;
+	ssize_t result;
+};
+
+static ssize_t call_write(const struct call *call)
+{
+	return write(call->fd, call->buf, HDR_LEN + 100);
+}
+
+static ssize_t call_read(const struct call *call)
+{
+	return read(call->fd, call->buf, sizeof(struct message));
+}
+
+static void *make_call(void *arg)
+{
+	struct call *call = arg;
+
+	call->result = call->function(call);
+	return NULL;
+}
+
+TEST_F(pair, page_that_does_not_come_stops_its_writer_alone)
+{
+	struct call call = { .function = call_write, .fd = self->a };
+	struct missing_page m;
+	struct message *msg;
+
+	if (!missing_page(&m))
+		SKIP(return, "no userfaultfd");
+	msg = aligned_alloc(m.size, m.size);
+	ASSERT_NE(NULL, msg);
+	fill(msg, 100, 1);
+	call.buf = m.page;
+	ASSERT_EQ(0, pthread_create(&call.thread, NULL, make_call, &call));
+	ASSERT_TRUE(page_is_awaited(&m));
+
+	EXPECT_TRUE(echoes(self->b, 100, 2));
+	EXPECT_TRUE(echoes(self->a, 100, 3));
+
+	EXPECT_TRUE(provide_page(&m, msg));
+	EXPECT_EQ(0, pthread_join(call.thread, NULL));
+	EXPECT_EQ(HDR_LEN + 100, call.result);
+	EXPECT_TRUE(receive_seed(self->a, 100, 1));
+	EXPECT_TRUE(is_quiet(self->a));
+}
+
+TEST_F(pair, page_that_does_not_come_stops_its_reader_alone)
+{
+	struct call call = { .function = call_read, .fd = self->a };
+	struct message expected;
+	struct missing_page m;
+	void *zeros;
+
+	if (!missing_page(&m))
+		SKIP(return, "no userfaultfd");
+	zeros = aligned_alloc(m.size, m.size);
+	ASSERT_NE(NULL, zeros);
+	memset(zeros, 0, m.size);
+	call.buf = m.page;
+	EXPECT_EQ(HDR_LEN + 100, send_seed(self->a, 100, 1));
+	ASSERT_EQ(POLLIN, poll_for(self->a, POLLIN, SOON));
+	ASSERT_EQ(0, pthread_create(&call.thread, NULL, make_call, &call));
+	ASSERT_TRUE(page_is_awaited(&m));
+
+	/* The message has left the pipe, and is nobody else's to read. */
+	EXPECT_TRUE(echoes(self->b, 100, 2));
+	EXPECT_TRUE(echoes(self->a, 100, 3));
+
+	EXPECT_TRUE(provide_page(&m, zeros));
+	EXPECT_EQ(0, pthread_join(call.thread, NULL));
+	EXPECT_EQ(HDR_LEN + 100, call.result);
+	fill(&expected, 100, 1);
+	expected.hdr.flags = HVPIPE_MSG_AVAILABLE;
+	EXPECT_EQ(0, memcmp(m.page, &expected, HDR_LEN + 100));
+	EXPECT_TRUE(is_quiet(self->a));
 }
 
 TEST_F(pair, writev_gathers)
