@@ -152,6 +152,8 @@ struct SpaprHvpipeSource {
 struct SpaprHvpipe {
     DeviceState parent;
 
+    bool capable;               /* a property: the guest sees it */
+
     SpaprMachineState *spapr;
     int irq;
     GHashTable *sources;        /* by source ID */
@@ -170,6 +172,12 @@ struct SpaprHvpipe {
 static void hvpipe_raise(SpaprHvpipe *s)
 {
     qemu_irq_pulse(spapr_qirq(s->spapr, s->irq));
+}
+
+/* The machine's pipe, NULL if it has none, or more than one */
+static SpaprHvpipe *hvpipe_find(void)
+{
+    return (SpaprHvpipe *)object_resolve_path_type("", TYPE_SPAPR_HVPIPE, NULL);
 }
 
 static SpaprHvpipeSource *hvpipe_find_source(SpaprHvpipe *s, uint32_t id)
@@ -978,8 +986,7 @@ SpaprEventLogEntry *spapr_hvpipe_check_exception(SpaprHvpipe *s, int *status)
     } else {
         hvpipe_dequeue(s);
     }
-    return hvpipe_event_log(s, RTAS_LOG_TYPE_HVPIPE, s->last_event_source,
-                            s->last_event_type, sizeof(struct hvpipe_section));
+    return event;
 }
 
 /*
@@ -1094,9 +1101,15 @@ static bool hvpipe_loaded_well(SpaprHvpipe *s)
 
 static int hvpipe_post_load(void *opaque, int version_id)
 {
-    if (!hvpipe_loaded_well(opaque)) {
-        hvpipe_pre_load(opaque);
+    SpaprHvpipe *s = opaque;
+
+    if (!hvpipe_loaded_well(s)) {
+        hvpipe_pre_load(s);
         return -EINVAL;
+    }
+    if (!s->capable) {
+        /* Nobody here could have enabled it. */
+        s->enabled = s->announced = s->fetched = false;
     }
     return 0;
 }
@@ -1128,7 +1141,7 @@ static void hvpipe_realize(DeviceState *dev, Error **errp)
         error_setg(errp, TYPE_SPAPR_HVPIPE " needs a pseries machine");
         return;
     }
-    if (spapr->hvpipe) {
+    if (!hvpipe_find()) {
         error_setg(errp, "the machine has a " TYPE_SPAPR_HVPIPE " already, "
                    "one serves all sources");
         return;
@@ -1146,12 +1159,15 @@ static void hvpipe_realize(DeviceState *dev, Error **errp)
     s->spapr = spapr;
     s->irq = irq;
     s->raise_timer = timer_new_ns(QEMU_CLOCK_VIRTUAL, hvpipe_raise_again, s);
-    spapr->hvpipe = s;
-    spapr_hvpipe_register_event_source(spapr, irq);
-    spapr_rtas_register(RTAS_IBM_SEND_HVPIPE_MSG, "ibm,send-hvpipe-msg",
-                        rtas_ibm_send_hvpipe_msg);
-    spapr_rtas_register(RTAS_IBM_RECEIVE_HVPIPE_MSG, "ibm,receive-hvpipe-msg",
-                        rtas_ibm_receive_hvpipe_msg);
+    if (s->capable) {
+        spapr->hvpipe = s;
+        spapr_hvpipe_register_event_source(spapr, irq);
+        spapr_rtas_register(RTAS_IBM_SEND_HVPIPE_MSG, "ibm,send-hvpipe-msg",
+                            rtas_ibm_send_hvpipe_msg);
+        spapr_rtas_register(RTAS_IBM_RECEIVE_HVPIPE_MSG,
+                            "ibm,receive-hvpipe-msg",
+                            rtas_ibm_receive_hvpipe_msg);
+    }
     qemu_register_reset(hvpipe_reset, s);
     qdev_add_vm_change_state_handler(dev, hvpipe_vm_change_state, s);
 }
@@ -1172,6 +1188,11 @@ static void hvpipe_finalize(Object *obj)
     g_hash_table_unref(s->sources);
 }
 
+static Property hvpipe_properties[] = {
+    DEFINE_PROP_BOOL("capable", SpaprHvpipe, capable, true),
+    DEFINE_PROP_END_OF_LIST(),
+};
+
 static void hvpipe_class_init(ObjectClass *klass, void *data)
 {
     DeviceClass *dc = DEVICE_CLASS(klass);
@@ -1182,6 +1203,7 @@ static void hvpipe_class_init(ObjectClass *klass, void *data)
     dc->user_creatable = true;
     dc->hotpluggable = false;   /* the device tree tells of it at boot */
     set_bit(DEVICE_CATEGORY_MISC, dc->categories);
+    device_class_set_props(dc, hvpipe_properties);
     object_class_property_add_str(klass, "inject", hvpipe_get_inject,
                                   hvpipe_set_inject);
     object_class_property_set_description(klass, "inject", "faults to inject, "
@@ -1196,42 +1218,60 @@ static int hvpipe_source_pre_save(void *opaque)
     return 0;
 }
 
-static int hvpipe_source_post_load(void *opaque, int version_id)
+/* What is wrong with what was loaded, for the caller to free, or NULL */
+static char *hvpipe_source_load_error(SpaprHvpipeSource *s)
 {
-    SpaprHvpipeSource *s = opaque;
-    HvpipeRecord *record = &s->record;
+    const HvpipeRecord *record = &s->record;
     uint64_t sequence = s->received;
     HvpipeEntry *entry;
 
-    if (record->state > HVPIPE_RECORD_IN_DOUBT ||
-        (record->state != HVPIPE_RECORD_NONE &&
-         (record->size < 1 || record->size > HVPIPE_PAYLOAD_MAX))) {
-        error_report(TYPE_SPAPR_HVPIPE_SOURCE " 0x%08x: migration: message to "
-                     "the source has state %u and size %u", s->id,
-                     record->state, record->size);
-        record->state = HVPIPE_RECORD_NONE;
-        return -EINVAL;
+    if (record->state > HVPIPE_RECORD_IN_DOUBT) {
+        return g_strdup_printf("message to the source has state %u, which is "
+                               "unknown", record->state);
     }
-    if (s->next_in < 1 || s->received >= s->next_in ||
-        (!s->session && (s->next_in > 1 || s->last_out || s->was_up))) {
-        error_report(TYPE_SPAPR_HVPIPE_SOURCE " 0x%08x: migration: session "
-                     "0x%016" PRIx64 ", next %" PRIu64 ", received %" PRIu64
-                     ", sent %" PRIu64 " do not fit together", s->id,
-                     s->session, s->next_in, s->received, s->last_out);
-        return -EINVAL;
+    if (record->state != HVPIPE_RECORD_NONE &&
+        (record->size < 1 || record->size > HVPIPE_PAYLOAD_MAX)) {
+        return g_strdup_printf("message to the source has %u bytes, not from 1 "
+                               "to %u", record->size, HVPIPE_PAYLOAD_MAX);
+    }
+    if ((record->state == HVPIPE_RECORD_IN_FLIGHT ||
+         record->state == HVPIPE_RECORD_IN_DOUBT) && !s->last_out) {
+        return g_strdup_printf("message to the source has state %u, but "
+                               "sequence 0", record->state);
+    }
+    if (s->received >= s->next_in) {
+        return g_strdup_printf("received %" PRIu64 " is not below next %"
+                               PRIu64, s->received, s->next_in);
+    }
+    if (!s->session && (s->next_in > 1 || s->last_out || s->was_up)) {
+        return g_strdup_printf("session 0 has next %" PRIu64 ", sent %" PRIu64
+                               ", open %d, not 1, 0, 0", s->next_in,
+                               s->last_out, s->was_up);
     }
     QTAILQ_FOREACH(entry, &s->hvpipe->queue, next) {
         if (entry->source != s || !entry->sequence) {
             continue;
         }
         if (entry->sequence <= sequence || entry->sequence >= s->next_in) {
-            error_report(TYPE_SPAPR_HVPIPE_SOURCE " 0x%08x: migration: queued "
-                         "message %" PRIu64 " is not between %" PRIu64
-                         " and %" PRIu64, s->id, entry->sequence, sequence,
-                         s->next_in);
-            return -EINVAL;
+            return g_strdup_printf("queued message %" PRIu64 " is not between %"
+                                   PRIu64 " and %" PRIu64, entry->sequence,
+                                   sequence, s->next_in);
         }
         sequence = entry->sequence;
+    }
+    return NULL;
+}
+
+static int hvpipe_source_post_load(void *opaque, int version_id)
+{
+    SpaprHvpipeSource *s = opaque;
+    g_autofree char *error = hvpipe_source_load_error(s);
+
+    if (error) {
+        error_report(TYPE_SPAPR_HVPIPE_SOURCE " 0x%08x: migration: %s", s->id,
+                     error);
+        s->record.state = HVPIPE_RECORD_NONE;
+        return -EINVAL;
     }
 
     /*
@@ -1270,11 +1310,10 @@ static const VMStateDescription vmstate_hvpipe_source = {
 static void hvpipe_source_realize(DeviceState *dev, Error **errp)
 {
     SpaprHvpipeSource *s = SPAPR_HVPIPE_SOURCE(dev);
-    SpaprMachineState *spapr = (SpaprMachineState *)
-        object_dynamic_cast(qdev_get_machine(), TYPE_SPAPR_MACHINE);
+    SpaprHvpipe *hvpipe = hvpipe_find();
     bool has_chardev = qemu_chr_fe_backend_connected(&s->chr);
 
-    if (!spapr || !spapr->hvpipe) {
+    if (!hvpipe) {
         error_setg(errp, TYPE_SPAPR_HVPIPE_SOURCE " needs a pipe: put -device "
                    TYPE_SPAPR_HVPIPE " before it");
         return;
@@ -1284,7 +1323,7 @@ static void hvpipe_source_realize(DeviceState *dev, Error **errp)
                    "byte zero); the first HMC is 0x02000001", s->id);
         return;
     }
-    if (hvpipe_find_source(spapr->hvpipe, s->id)) {
+    if (hvpipe_find_source(hvpipe, s->id)) {
         error_setg(errp, "source-id 0x%08x is taken by another "
                    TYPE_SPAPR_HVPIPE_SOURCE, s->id);
         return;
@@ -1305,7 +1344,7 @@ static void hvpipe_source_realize(DeviceState *dev, Error **errp)
         return;
     }
 
-    s->hvpipe = spapr->hvpipe;
+    s->hvpipe = hvpipe;
     s->next_in = 1;
     g_hash_table_insert(s->hvpipe->sources, GUINT_TO_POINTER(s->id), s);
     /* By source ID, so that the order of the command line does not matter */

@@ -24,7 +24,7 @@
 #define LOG             0x104000
 #define INBOX           0x106000
 #define OUTBOX          0x108000
-#define RAM_SIZE        (512 * MiB)
+#define RAM_SIZE        (256 * MiB)
 
 #define HMC1            0x02000001
 #define HMC2            0x02000002
@@ -81,7 +81,7 @@ static Partition *partition_new(void)
 static void partition_boot(Partition *p, const char *name, const char *devices)
 {
     p->qts = qtest_initf(
-        "-machine " MACHINE " -m 512 -nodefaults -bios %s/firmware "
+        "-machine " MACHINE " -m 256 -nodefaults -bios %s/firmware "
         "-chardev socket,id=hmc1,path=%s/%s-hmc1,server=on,wait=off "
         "-chardev socket,id=hmc2,path=%s/%s-hmc2,server=on,wait=off "
         "%s 2>>%s/stderr",
@@ -89,6 +89,7 @@ static void partition_boot(Partition *p, const char *name, const char *devices)
 }
 
 #define PIPE "-device spapr-hvpipe,id=hvpipe "
+#define INCAPABLE "-device spapr-hvpipe,capable=off "
 #define SOURCE1 "-device spapr-hvpipe-source,source-id=0x02000001,chardev=hmc1 "
 #define SOURCE2 "-device spapr-hvpipe-source,source-id=0x02000002,chardev=hmc2 "
 #define SOURCE3 "-device spapr-hvpipe-source,source-id=0x02000003,echo=on "
@@ -404,6 +405,16 @@ static bool hmc_read(int fd, void *data, size_t size, int timeout_ms)
     return true;
 }
 
+/* End politely: when that is done, all that was written has been read. */
+static void hmc_leave(int fd)
+{
+    char byte;
+
+    shutdown(fd, SHUT_WR);
+    g_assert(!hmc_read(fd, &byte, 1, PATIENCE_MS));
+    close(fd);
+}
+
 static bool hmc_silent(int fd)
 {
     struct pollfd pfd = { .fd = fd, .events = POLLIN };
@@ -506,7 +517,7 @@ static void stop_quiet(Partition *p)
 static char *run_qemu(Partition *p, const char *args)
 {
     g_autofree char *command = g_strdup_printf(
-        "timeout 20 %s -accel qtest -m 512 -nodefaults -nographic "
+        "timeout 60 %s -accel qtest -m 256 -nodefaults -nographic "
         "-bios %s/firmware %s 2>%s/stderr",
         getenv("QTEST_QEMU_BINARY"), p->dir, args, p->dir);
     int status = system(command);
@@ -550,12 +561,15 @@ static void test_device_tree(void)
     for (i = 0; i < ARRAY_SIZE(names); i++) {
         g_assert(!dtb_has(p, names[i]));
     }
+    dump_dtb(p, INCAPABLE SOURCE3);
+    for (i = 0; i < ARRAY_SIZE(names); i++) {
+        g_assert(!dtb_has(p, names[i]));
+    }
     partition_stop(p);
 }
 
-static void test_absent(void)
+static void expect_absent(Partition *p)
 {
-    Partition *p = partition_start("");
     uint32_t source, size;
     Event event;
 
@@ -564,6 +578,13 @@ static void test_absent(void)
     g_assert_cmpint(call_receive(p, INBOX, 4096, &source, &size), ==,
                     NO_SUCH_CALL);
     g_assert_cmpint(check_exception(p, 0xffffffff, &event), ==, 1);
+}
+
+static void test_absent(void)
+{
+    Partition *p = partition_start("");
+
+    expect_absent(p);
     stop_quiet(p);
 }
 
@@ -1521,7 +1542,8 @@ static void test_inject_errors(void)
     stop_quiet(p);
 }
 
-static void wait_migrated(QTestState *qts)
+/* Wait for the end of a migration: is it "completed" or "failed"? */
+static const char *wait_migration(QTestState *qts)
 {
     for (;;) {
         QDict *rsp = qtest_qmp(qts, "{ 'execute': 'query-migrate' }");
@@ -1530,11 +1552,18 @@ static void wait_migrated(QTestState *qts)
 
         qobject_unref(rsp);
         if (!g_strcmp0(status, "completed")) {
-            return;
+            return "completed";
         }
-        g_assert_cmpstr(status, !=, "failed");
+        if (!g_strcmp0(status, "failed")) {
+            return "failed";
+        }
         g_usleep(1000);
     }
+}
+
+static void wait_migrated(QTestState *qts)
+{
+    g_assert_cmpstr(wait_migration(qts), ==, "completed");
 }
 
 static void test_migrate(void)
@@ -1604,58 +1633,243 @@ static void test_migrate(void)
     stop_quiet(p);
 }
 
+/*
+ * A partition with state of every kind: announced and fetched is a message of
+ * HMC1, queued one of the echo source, on its way one to HMC1.
+ */
+static Partition *start_busy(int *hmc1)
+{
+    Partition *p = start_enabled(hmc1);
+
+    hmc_message(*hmc1, 1, "first");
+    expect_event(p, HMC1, MESSAGE);
+    g_assert_cmpint(send_text(p, ECHO, "second"), ==, 0);
+    g_assert_cmpint(send_text(p, HMC1, "third"), ==, BUSY);
+    hmc_expect_message(*hmc1, 1, "third");
+    return p;
+}
+
+/* Start machine @name on what @p becomes, and leave the old one. */
+static void move(Partition *p, const char *name, const char *devices)
+{
+    g_autofree char *uri = g_strdup_printf("unix:%s/to-%s", p->dir, name);
+    g_autofree char *args = g_strdup_printf("-incoming %s %s", uri, devices);
+    QTestState *source = p->qts;
+
+    partition_boot(p, name, args);
+    qtest_qmp_assert_success(source, "{ 'execute': 'migrate', "
+                             "'arguments': { 'uri': %s } }", uri);
+    wait_migrated(source);
+    qtest_qmp_eventwait(p->qts, "RESUME");
+    qtest_quit(source);
+}
+
+/* A machine without the pipe keeps what came, for the next one that has it. */
+static void test_migrate_incapable(void)
+{
+    int fd, fd2;
+    Partition *p = start_busy(&fd);
+    const uint64_t session = 0x1234567800000000ull | HMC1;
+
+    move(p, "b", INCAPABLE SOURCE1 SOURCE2 SOURCE3);
+    close(fd);
+    expect_absent(p);
+    fd2 = hmc_resume(p, "b-hmc1", session, 0, 1);
+    hmc_expect_state(fd2, HMC1, false, 0);
+    hmc_expect_message(fd2, 1, "third");
+    hmc_message(fd2, 1, "first");
+    hmc_message(fd2, 2, "fourth");
+    hmc_ack(fd2, 1);
+    expect_absent(p);
+
+    hmc_leave(fd2);
+
+    move(p, "c", PIPE SOURCE1 SOURCE2 SOURCE3);
+    expect_no_event(p);
+    g_assert_cmpint(set_parameter(p, 1, 1), ==, 0);
+    fd = hmc_resume(p, "c-hmc1", session, 1, 1);
+    hmc_expect_state(fd, HMC1, true, 0);
+    expect_event(p, HMC1, MESSAGE);
+    expect_text(p, HMC1, "first");
+    hmc_expect_ack(fd, 1);
+    expect_event(p, ECHO, MESSAGE);
+    expect_text(p, ECHO, "second");
+    expect_event(p, HMC1, LOST);
+    expect_event(p, HMC1, MESSAGE);
+    expect_text(p, HMC1, "fourth");
+    hmc_expect_ack(fd, 2);
+    expect_event(p, HMC1, LOST);
+    g_assert_cmpint(send_text(p, HMC1, "third"), ==, 0);
+    expect_no_event(p);
+    close(fd);
+    stop_quiet(p);
+}
+
+/* Write the stream of @p's machine to a file; returns its content. */
+static char *save_stream(Partition *p, gsize *size)
+{
+    g_autofree char *path = path_in(p, "stream");
+    g_autofree char *uri = g_strdup_printf("exec:cat >%s", path);
+    char *data = NULL;
+
+    qtest_qmp_assert_success(p->qts, "{ 'execute': 'migrate', "
+                             "'arguments': { 'uri': %s } }", uri);
+    wait_migrated(p->qts);
+    g_assert(g_file_get_contents(path, &data, size, NULL));
+    return data;
+}
+
+/* Have a machine load the file, which it must refuse with @error. */
+static void expect_refused(Partition *p, const char *devices,
+                           const char *error)
+{
+    g_autofree char *args = g_strdup_printf(
+        "-machine " MACHINE " -incoming 'exec:cat %s/stream' "
+        "-chardev null,id=hmc1 -chardev null,id=hmc2 %s", p->dir, devices);
+    g_autofree char *text = run_qemu(p, args);
+
+    if (!strstr(text, error)) {
+        g_test_message("no '%s' in: %s", error, text);
+    }
+    g_assert(strstr(text, error));
+    g_assert(strstr(text, "load of migration failed: Invalid argument"));
+}
+
+/* A machine without what is in the stream refuses it. */
+static void test_migrate_elsewhere(void)
+{
+    static const struct {
+        const char *devices;
+        const char *error;
+    } tests[] = {
+        { "", "Unknown savevm section or instance 'spapr-hvpipe' 0" },
+        { PIPE SOURCE2 SOURCE3, "queue has a message from source 0x02000001, "
+          "which this machine does not have: add -device" },
+        { PIPE SOURCE1 SOURCE3, "Unknown savevm section or instance "
+          "'spapr-hvpipe-source' 33554434" },
+    };
+    int fd, i;
+    Partition *p = start_busy(&fd);
+    gsize size;
+
+    g_free(save_stream(p, &size));
+    for (i = 0; i < ARRAY_SIZE(tests); i++) {
+        expect_refused(p, tests[i].devices, tests[i].error);
+    }
+    close(fd);
+    partition_stop(p);
+}
+
+/* With a path back, the source hears of it, and the partition goes on. */
+static void test_migrate_refused(void)
+{
+    int fd;
+    Partition *p = start_busy(&fd);
+    g_autofree char *path = path_in(p, "migration");
+    g_autofree char *uri = g_strdup_printf("unix:%s", path);
+    g_autofree char *command = g_strdup_printf(
+        "exec timeout 60 %s -accel qtest -machine " MACHINE " -m 256 "
+        "-nodefaults -nographic -bios %s/firmware -incoming %s 2>&1",
+        getenv("QTEST_QEMU_BINARY"), p->dir, uri);
+    FILE *target = popen(command, "r");
+    char text[1024] = "";
+
+    while (!g_file_test(path, G_FILE_TEST_EXISTS)) {
+        g_usleep(1000);
+    }
+    qtest_qmp_assert_success(p->qts, "{ 'execute': 'migrate-set-capabilities',"
+                             " 'arguments': { 'capabilities': [ {"
+                             " 'capability': 'return-path',"
+                             " 'state': true } ] } }");
+    qtest_qmp_assert_success(p->qts, "{ 'execute': 'migrate', "
+                             "'arguments': { 'uri': %s } }", uri);
+    g_assert_cmpstr(wait_migration(p->qts), ==, "failed");
+    g_assert(fread(text, 1, sizeof(text) - 1, target) > 0);
+    g_assert(strstr(text, "Unknown savevm section or instance 'spapr-hvpipe'"));
+    g_assert_cmpint(WEXITSTATUS(pclose(target)), ==, 1);
+
+    expect_text(p, HMC1, "first");
+    hmc_expect_ack(fd, 1);
+    expect_event(p, ECHO, MESSAGE);
+    expect_text(p, ECHO, "second");
+    hmc_ack(fd, 1);
+    g_assert_cmpint(send_wait(p, HMC1, "third", 5), ==, 0);
+    expect_no_event(p);
+    close(fd);
+    partition_stop(p);
+}
+
+/* The fields of a section in a stream */
+static char *find_section(char *data, gsize size, const char *name,
+                          uint32_t instance)
+{
+    g_autoptr(GByteArray) header = g_byte_array_new();
+    uint8_t length = strlen(name);
+    char *found;
+
+    instance = cpu_to_be32(instance);
+    g_byte_array_append(header, &length, 1);
+    g_byte_array_append(header, (const uint8_t *)name, length);
+    g_byte_array_append(header, (const uint8_t *)&instance, 4);
+    found = memmem(data, size, header->data, header->len);
+    g_assert(found);
+    return found + header->len + 4;     /* behind the version */
+}
+
 /* A stream that somebody has tampered with is refused, and says why. */
 static void test_migrate_malformed(void)
 {
     static const struct {
-        int at;                 /* from the message's first byte */
+        uint32_t source;        /* whose section it is, 0: the pipe's */
+        int at;                 /* from its first field */
         int size;
         uint64_t value;
         const char *error;
     } tests[] = {
-        { -15, 4, 0x02000004, "message from source 0x02000004" },
-        { -11, 1, 3, "source 0x02000003 has type 3 and size 6" },
-        { -11, 1, 2, "source 0x02000003 has type 2 and size 6" },
-        { -10, 2, 0, "type 1 and size 0" },
-        { -10, 2, 4089, "type 1 and size 4089" },
-        { -8, 8, 1, "queued message 1 is not between 0 and 1" },
+        { 0, -4, 4, 2, "unsupported version 2 for 'spapr-hvpipe' v1" },
+        { 0, 0, 1, 0, "enabled 0, announced 1, fetched 1, queue not empty" },
+        { 0, 1, 1, 0, "enabled 1, announced 0, fetched 1, queue not empty" },
+        { 0, 4, 4, 0x02000004, "message from source 0x02000004, which this" },
+        { 0, 8, 1, 3, "source 0x02000001 has type 3 and size 5" },
+        { 0, 8, 1, 2, "source 0x02000001 has type 2 and size 5" },
+        { 0, 9, 2, 0, "type 1 and size 0" },
+        { 0, 9, 2, 4089, "type 1 and size 4089" },
+        { 0, 11, 8, 2, "0x02000001: migration: queued message 2 is not between "
+          "0 and 2" },
+        { HMC1, -4, 4, 2, "unsupported version 2 for 'spapr-hvpipe-source'" },
+        { HMC1, 1, 8, 0, "session 0 has next 2, sent 1, open 1" },
+        { HMC1, 9, 8, 0, "received 0 is not below next 0" },
+        { HMC1, 9, 8, 1, "queued message 1 is not between 0 and 1" },
+        { HMC1, 17, 8, 2, "received 2 is not below next 2" },
+        { HMC1, 17, 8, 1, "queued message 1 is not between 1 and 2" },
+        { HMC1, 25, 8, 0, "message to the source has state 1, but sequence 0" },
+        { HMC1, 33, 1, 5, "message to the source has state 5, which is" },
+        { HMC1, 38, 2, 0, "message to the source has 0 bytes" },
+        { HMC1, 38, 2, 4089, "message to the source has 4089 bytes, not from" },
+        { HMC2, 0, 1, 1, "0x02000002: migration: session 0 has next 1, sent 0, "
+          "open 1" },
+        { HMC2, 17, 8, 7, "0x02000002: migration: received 7 is not below" },
+        { HMC2, 33, 1, 1, "0x02000002: migration: message to the source has "
+          "0 bytes" },
     };
-    Partition *p = partition_start(PIPE SOURCE3);
+    int fd, i;
+    Partition *p = start_busy(&fd);
     g_autofree char *stream = path_in(p, "stream");
-    g_autofree char *uri = g_strdup_printf("exec:cat >%s", stream);
-    g_autofree char *args = g_strdup_printf(
-        "-machine " MACHINE " -incoming 'exec:cat %s' " PIPE SOURCE3, stream);
-    g_autofree char *data = NULL;
     gsize size;
-    char *message;
-    int i;
-
-    g_assert_cmpint(set_parameter(p, 1, 1), ==, 0);
-    g_assert_cmpint(send_text(p, ECHO, "tamper"), ==, 0);
-    /* Let the stream have one copy of it. */
-    qtest_memset(p->qts, OUTBOX, 0, 6);
-    qtest_qmp_assert_success(p->qts, "{ 'execute': 'migrate', "
-                             "'arguments': { 'uri': %s } }", uri);
-    wait_migrated(p->qts);
-    g_assert(g_file_get_contents(stream, &data, &size, NULL));
-    message = memmem(data, size, "tamper", 6);
-    g_assert(message);
+    g_autofree char *data = save_stream(p, &size);
 
     for (i = 0; i < ARRAY_SIZE(tests); i++) {
-        char kept[8], *at = message + tests[i].at;
-        g_autofree char *text = NULL;
+        char kept[8], *at = find_section(data, size, tests[i].source ?
+                                         "spapr-hvpipe-source" : "spapr-hvpipe",
+                                         tests[i].source) + tests[i].at;
 
         memcpy(kept, at, tests[i].size);
         stn_be_p(at, tests[i].size, tests[i].value);
         g_assert(g_file_set_contents(stream, data, size, NULL));
-        text = run_qemu(p, args);
-        if (!strstr(text, tests[i].error)) {
-            g_test_message("%s", text);
-        }
-        g_assert(strstr(text, tests[i].error));
-        g_assert(strstr(text, "load of migration failed: Invalid argument"));
+        expect_refused(p, PIPE SOURCE1 SOURCE2 SOURCE3, tests[i].error);
         memcpy(at, kept, tests[i].size);
     }
+    close(fd);
     partition_stop(p);
 }
 
@@ -1685,6 +1899,9 @@ int main(int argc, char *argv[])
     qtest_add_func("hvpipe/inject/events", test_inject_events);
     qtest_add_func("hvpipe/inject/errors", test_inject_errors);
     qtest_add_func("hvpipe/migrate/running", test_migrate);
+    qtest_add_func("hvpipe/migrate/incapable", test_migrate_incapable);
+    qtest_add_func("hvpipe/migrate/elsewhere", test_migrate_elsewhere);
+    qtest_add_func("hvpipe/migrate/refused", test_migrate_refused);
     qtest_add_func("hvpipe/migrate/malformed", test_migrate_malformed);
 
     return g_test_run();

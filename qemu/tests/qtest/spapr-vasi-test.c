@@ -28,7 +28,7 @@
 #define STREAM          0x123456789abcdef0ull
 
 #define MACHINE "-machine pseries,x-vof=on,cap-cfpc=broken,cap-sbbc=broken," \
-                "cap-ibs=broken,cap-ccf-assist=off -m 512 -nodefaults "
+                "cap-ibs=broken,cap-ccf-assist=off -m 256 -nodefaults "
 
 static char *dir;
 
