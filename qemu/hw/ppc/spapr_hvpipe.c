@@ -926,7 +926,7 @@ static SpaprEventLogEntry *hvpipe_fault_event(SpaprHvpipe *s,
     uint16_t size = sizeof(struct hvpipe_section);
 
     switch ((HvpipeFaultEvent)fault->kind) {
-    case HVPIPE_FAULT_SPURIOUS:
+    case HVPIPE_FAULT_NO_EVENT:
         return NULL;
     case HVPIPE_FAULT_DUPLICATE:
         source = s->last_event_source;
@@ -960,6 +960,7 @@ static SpaprEventLogEntry *hvpipe_fault_event(SpaprHvpipe *s,
 SpaprEventLogEntry *spapr_hvpipe_check_exception(SpaprHvpipe *s, int *status)
 {
     HvpipeEntry *head = QTAILQ_FIRST(&s->queue);
+    SpaprEventLogEntry *event;
     HvpipeFault fault;
 
     if (hvpipe_fault(s, HVPIPE_FAULT_CHECK_EXCEPTION, 0, &fault)) {
@@ -970,7 +971,7 @@ SpaprEventLogEntry *spapr_hvpipe_check_exception(SpaprHvpipe *s, int *status)
     if (!s->enabled) {
         return NULL;
     }
-    /* A malformed event comes before the good one, not in its place. */
+    /* This one comes before the good one, not in its place. */
     if (hvpipe_fault(s, HVPIPE_FAULT_EVENT, 0, &fault)) {
         hvpipe_raise_later(s);
         return hvpipe_fault_event(s, &fault);
@@ -979,8 +980,14 @@ SpaprEventLogEntry *spapr_hvpipe_check_exception(SpaprHvpipe *s, int *status)
         return NULL;
     }
 
-    s->last_event_source = head->source_id;
-    s->last_event_type = head->type;
+    if (hvpipe_fault(s, HVPIPE_FAULT_REPLACE_EVENT, 0, &fault)) {
+        event = hvpipe_fault_event(s, &fault);
+    } else {
+        event = hvpipe_event_log(s, RTAS_LOG_TYPE_HVPIPE, head->source_id,
+                                 head->type, sizeof(struct hvpipe_section));
+        s->last_event_source = head->source_id;
+        s->last_event_type = head->type;
+    }
     if (head->type == HVPIPE_EVENT_MESSAGE) {
         s->fetched = true;      /* and stays announced until received */
     } else {

@@ -22,6 +22,9 @@ static const char *const hvpipe_fault_keys[HVPIPE_FAULT_KEYS] = {
     [HVPIPE_FAULT_EVERY]  = "every",
 };
 
+#define MALFORMED_EVENTS "duplicate no-section short-section unknown-source " \
+                         "both-bits unknown-bits wrong-type"
+
 static const struct {
     const char *name;
     const char *kinds;          /* separated by spaces, in the enum's order */
@@ -42,8 +45,11 @@ static const struct {
         "set-system-parameter", NULL, KEY(STATUS), KEY(COUNT) | KEY(EVERY)
     },
     [HVPIPE_FAULT_EVENT] = {
-        "event", "spurious duplicate no-section short-section unknown-source "
-        "both-bits unknown-bits wrong-type",
+        "event", "spurious " MALFORMED_EVENTS,
+        0, KEY(SOURCE) | KEY(COUNT) | KEY(EVERY)
+    },
+    [HVPIPE_FAULT_REPLACE_EVENT] = {
+        "replace-event", "lost " MALFORMED_EVENTS,
         0, KEY(SOURCE) | KEY(COUNT) | KEY(EVERY)
     },
 };

@@ -19,6 +19,7 @@ typedef enum HvpipeFaultTarget {
     HVPIPE_FAULT_CHECK_EXCEPTION,
     HVPIPE_FAULT_SET_SYSTEM_PARAMETER,
     HVPIPE_FAULT_EVENT,
+    HVPIPE_FAULT_REPLACE_EVENT,
     HVPIPE_FAULT_TARGETS
 } HvpipeFaultTarget;
 
@@ -34,8 +35,9 @@ typedef enum HvpipeFaultKey {
 /* A set of keys, one bit each */
 #define HVPIPE_FAULT_KEY(k) (1u << HVPIPE_FAULT_##k)
 
+/* Kinds of both targets that are about events */
 typedef enum HvpipeFaultEvent {
-    HVPIPE_FAULT_SPURIOUS,
+    HVPIPE_FAULT_NO_EVENT,
     HVPIPE_FAULT_DUPLICATE,
     HVPIPE_FAULT_NO_SECTION,
     HVPIPE_FAULT_SHORT_SECTION,

@@ -1496,6 +1496,79 @@ static void test_inject_events(void)
     stop_quiet(p);
 }
 
+/* An event in place of the good one: nothing else tells of the message. */
+static void test_inject_replaced_events(void)
+{
+    static const struct {
+        const char *fault;
+        Event event;
+    } tests[] = {
+        { "replace-event:duplicate", { 0xe6, 16, ECHO, MESSAGE } },
+        { "replace-event:no-section", { 0xe6, 0, 0, 0 } },
+        { "replace-event:short-section", { 0xe6, 10, ECHO, MESSAGE } },
+        { "replace-event:unknown-source", { 0xe6, 16, 0x0200ffff, MESSAGE } },
+        { "replace-event:unknown-source,source=0x05000001",
+          { 0xe6, 16, 0x05000001, MESSAGE } },
+        { "replace-event:both-bits", { 0xe6, 16, ECHO, MESSAGE | LOST } },
+        { "replace-event:unknown-bits", { 0xe6, 16, ECHO, 0xfc } },
+        { "replace-event:wrong-type", { 0xe7, 16, ECHO, MESSAGE } },
+        { "replace-event:lost" },
+    };
+    Partition *p = partition_start(PIPE SOURCE3 SOURCE1);
+    int fd, i;
+
+    g_assert_cmpint(set_parameter(p, 1, 1), ==, 0);
+    g_assert_cmpint(send_text(p, ECHO, "0"), ==, 0);
+    expect_event(p, ECHO, MESSAGE);
+    expect_text(p, ECHO, "0");
+
+    for (i = 0; i < ARRAY_SIZE(tests); i++) {
+        const Event *want = &tests[i].event;
+        Event event;
+
+        inject(p, tests[i].fault);
+        /* It waits for a good one to replace. */
+        expect_no_event(p);
+        g_assert_cmpint(send_text(p, ECHO, "x"), ==, 0);
+        g_assert_cmpint(send_text(p, ECHO, "y"), ==, 0);
+        g_assert(get_event(p, &event) == (want->log_type != 0));
+        g_assert_cmphex(event.log_type, ==, want->log_type);
+        g_assert_cmpint(event.section, ==, want->section);
+        if (want->section >= 16) {
+            g_assert_cmphex(event.source, ==, want->source);
+            g_assert_cmphex(event.type, ==, want->type);
+        }
+        expect_no_event(p);
+        expect_text(p, ECHO, "x");
+        expect_event(p, ECHO, MESSAGE);
+        expect_text(p, ECHO, "y");
+        expect_no_event(p);
+    }
+
+    /* What was not told is told when the pipe is enabled. */
+    inject(p, "replace-event:lost");
+    g_assert_cmpint(send_text(p, ECHO, "z"), ==, 0);
+    expect_no_event(p);
+    expect_no_event(p);
+    g_assert_cmpint(set_parameter(p, 1, 1), ==, 0);
+    expect_event(p, ECHO, MESSAGE);
+    expect_text(p, ECHO, "z");
+
+    /* Nothing waits for a loss to be received: what is next is told. */
+    fd = hmc_start(p, "a-hmc1", HMC1);
+    hmc_message(fd, 1, "m");
+    expect_event(p, HMC1, MESSAGE);
+    hmc_leave(fd);
+    inject(p, "replace-event:lost");
+    expect_text(p, HMC1, "m");
+    expect_no_event(p);
+    g_assert_cmpint(send_text(p, ECHO, "z"), ==, 0);
+    expect_event(p, ECHO, MESSAGE);
+    expect_text(p, ECHO, "z");
+    expect_no_event(p);
+    stop_quiet(p);
+}
+
 static void test_inject_errors(void)
 {
     static const struct {
@@ -1503,7 +1576,8 @@ static void test_inject_errors(void)
         const char *error;
     } tests[] = {
         { "recieve:status=1", "'recieve' is nothing that can fail, choose from:"
-          " send: receive: check-exception: set-system-parameter: event:" },
+          " send: receive: check-exception: set-system-parameter: event:"
+          " replace-event:" },
         { "send:stauts=1", "'send:' does not know 'stauts=1', choose from: "
           "status=N count=N every=N" },
         { "send:none", "'send:' does not know 'none'" },
@@ -1520,6 +1594,10 @@ static void test_inject_errors(void)
         { "receive:status=1,length=3", "leave 'status' out or the rest" },
         { "event:bogus", "choose from: spurious duplicate no-section" },
         { "event:spurious,duplicate", "'duplicate' is the second" },
+        { "event:lost", "'event:' does not know 'lost'" },
+        { "replace-event:spurious", "'replace-event:' does not know "
+          "'spurious', choose from: lost duplicate no-section" },
+        { "replace-event:count=2", "does not say what goes wrong" },
         { "event:source=1", "does not say what goes wrong" },
         { "send:status=1;", "'' is nothing that can fail" },
     };
@@ -1897,6 +1975,8 @@ int main(int argc, char *argv[])
     qtest_add_func("hvpipe/reset", test_reset);
     qtest_add_func("hvpipe/inject/calls", test_inject_calls);
     qtest_add_func("hvpipe/inject/events", test_inject_events);
+    qtest_add_func("hvpipe/inject/replaced-events",
+                   test_inject_replaced_events);
     qtest_add_func("hvpipe/inject/errors", test_inject_errors);
     qtest_add_func("hvpipe/migrate/running", test_migrate);
     qtest_add_func("hvpipe/migrate/incapable", test_migrate_incapable);
