@@ -440,6 +440,56 @@ def test_an_event_for_another_handle_misleads_nobody(pipe):
     assert waiting.check() == steps
 
 
+@pytest.mark.parametrize("kind", [kind for kind in EVENTS if kind != "spurious"])
+def test_a_malformed_event_in_place_of_the_good_one(pipe, kind):
+    """Nothing else tells of the message: it is read all the same, once, and so is the next one."""
+    steps = (f"open1 write1 take1=1.1 meet meet write1 take1=1.2 {EVENTS[kind].format(n=1)}read1=nothing now1=out "
+             "write1 take1=1.3 read1=nothing close1")
+    waiting = pipe.start(steps)
+    pipe.meet()
+    pipe.inject(f"replace-event:{kind}")
+    pipe.meet()
+    assert waiting.check() == steps
+
+
+@pytest.mark.parametrize("other", ["read2=nothing read2=nothing", "close2 open2"])
+def test_a_message_that_is_announced_to_another_handle_only(pipe, other):
+    """It waits until that handle is read, which yields nothing, or closed: then it is where it belongs."""
+    pipe.inject("replace-event:unknown-source,source=0x02000002")
+    steps = (f"open1 open2 write1 poll2=in,out now1=out {other} now2=out take1=1.1 read1=nothing now1=out "
+             "write2 take2=2.1 close1 close2")
+    assert pipe.run(steps) == steps
+
+
+def test_a_message_whose_event_got_lost_comes_with_the_next_event(pipe):
+    """Nobody tells the driver of it, and firmware tells of nothing else: sends go on, but no source receives, opened
+    anew or not. Any event at all ends that, and nothing was lost but time."""
+    mark = pipe.partition.hypervisor.size
+    pipe.inject("replace-event:lost")
+    steps = ("open1 open2 write1 write2 meet now1=out now2=out read1=nothing close1 open1 read1=nothing now1=out meet "
+             "take1=1.1 take2=2.1 read1=nothing read2=nothing close1 close2")
+    waiting = pipe.start(steps)
+    pipe.wait_struck("replace-event", mark)
+    pipe.meet()
+    pipe.meet()
+    pipe.inject("event:no-section")
+    assert waiting.check() == steps
+
+
+def test_a_loss_whose_event_got_lost_is_not_told(lab, pipe):
+    """Nothing waits for it: what the next HMC says is read."""
+    hmc = console_hmc(lab, pipe)
+    steps = "open4 meet now4=out take4=hello read4=nothing now4=out close4"
+    reader = pipe.start(steps)
+    mark = pipe.partition.hypervisor.size
+    pipe.inject("replace-event:lost")
+    hmc.signal(signal.SIGKILL)
+    pipe.wait_struck("replace-event", mark)
+    pipe.meet()
+    console_hmc(lab, pipe).write(b"hello\n")
+    assert reader.check() == steps
+
+
 def test_a_storm_of_malformed_events_lets_messages_through(pipe):
     """Without end, of every kind, a new one as soon as firmware is asked: messages pass."""
     mark = pipe.partition.hypervisor.size
@@ -481,6 +531,8 @@ def test_all_calls_fail_now_and_then(pipe):
     ("check-exception:nothing", "'nothing'"),
     ("event:spurios", "'spurios'"),
     ("event:spurious,duplicate", "'duplicate' is the second"),
+    ("event:lost", "'lost'"),
+    ("replace-event:spurious", "'spurious'"),
     ("set-system-parameter:length=1", "'length=1'"),
     ("send:status=-1;evnt:spurious", "'evnt'"),
 ])

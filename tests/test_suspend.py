@@ -300,6 +300,19 @@ def test_a_failing_disable_does_not_stop_the_suspend(lab, pipe, fault):
     assert said.endswith("hello") and said.count("hello") == 1
 
 
+def test_a_lost_event_is_made_up_for_by_the_sleep(pipe):
+    """A message that nobody told of blocks all others; when the pipe is enabled anew the hypervisor tells of it."""
+    pipe.inject("replace-event:lost")
+    steps = "open1 open2 write1 write2 meet now1=out now2=out meet take1=1.1 take2=2.1 close1 close2"
+    mark = pipe.partition.hypervisor.size
+    waiting = pipe.start(steps)
+    pipe.wait_struck("replace-event", mark)
+    pipe.meet()
+    pipe.meet()
+    suspend(pipe).wake()
+    assert waiting.check() == steps
+
+
 def test_malformed_events_at_the_wakeup(lab, pipe):
     """Events of every kind come as soon as the pipe is enabled: what was queued is read, once."""
     hmc = console_hmc(lab, pipe)
