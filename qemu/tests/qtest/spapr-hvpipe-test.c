@@ -1849,10 +1849,12 @@ static void test_migrate_refused(void)
         "exec timeout 60 %s -accel qtest -machine " MACHINE " -m 256 "
         "-nodefaults -nographic -bios %s/firmware -incoming %s 2>&1",
         getenv("QTEST_QEMU_BINARY"), p->dir, uri);
+    int64_t end = g_get_monotonic_time() + PATIENCE_MS * 1000;
     FILE *target = popen(command, "r");
     char text[1024] = "";
 
     while (!g_file_test(path, G_FILE_TEST_EXISTS)) {
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
         g_usleep(1000);
     }
     qtest_qmp_assert_success(p->qts, "{ 'execute': 'migrate-set-capabilities',"
