@@ -39,11 +39,11 @@ packages:
 build: packages
 	@scripts/build $(PARTS)
 
-build/vmlinux build/vmlinux-debug build/vmlinux-plain build/qemu-system-ppc64 build/initramfs.cpio.gz build/host \
-build/partition: packages
+build/vmlinux build/vmlinux-debug build/vmlinux-kcsan build/vmlinux-plain build/qemu-system-ppc64 \
+build/initramfs.cpio.gz build/host build/partition: packages
 	@scripts/build $(@F)
-.PHONY: build/vmlinux build/vmlinux-debug build/vmlinux-plain build/qemu-system-ppc64 build/initramfs.cpio.gz \
-	build/host build/partition
+.PHONY: build/vmlinux build/vmlinux-debug build/vmlinux-kcsan build/vmlinux-plain build/qemu-system-ppc64 \
+	build/initramfs.cpio.gz build/host build/partition
 
 run: build
 	@scripts/run
