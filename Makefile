@@ -9,8 +9,9 @@ PYTHON := /usr/bin/python3
 PARTS := host vmlinux qemu-system-ppc64 initramfs.cpio.gz
 TESTS ?= tests
 N ?= 100000
+SECONDS ?= 60
 
-.PHONY: help build run test soak bench shell check install series update clean packages
+.PHONY: help build run test soak fuzz bench shell check install series update clean packages
 
 help:
 	@echo 'hvpipe: messages between an HMC and a partition through the hypervisor pipe'
@@ -19,6 +20,7 @@ help:
 	@echo '  make test     every test                        (TESTS="tests/test_pipe.py -k burst": some;'
 	@echo '                                                   KERNEL=vmlinux-debug: on a kernel that finds bugs)'
 	@echo '  make soak     long traffic with closes, kills and restarts, every message accounted for  (N=100000, SEED=)'
+	@echo '  make fuzz     random input for every parser and random calls on the device         (SECONDS=60, SEED=)'
 	@echo '  make bench    what each call costs, in guest instructions      (BASELINE=path/to/vmlinux: that'
 	@echo '                                                   kernel too, in the same run)'
 	@echo '  make shell    a console in the partition and one on the HMC, side by side'
@@ -54,6 +56,9 @@ test: build
 
 soak: build
 	@scripts/soak $(N)
+
+fuzz: build
+	@scripts/fuzz $(SECONDS)
 
 bench: build
 	@scripts/bench

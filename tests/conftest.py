@@ -9,7 +9,8 @@ from lab import BUILD, KERNEL, SPLAT, TOP, Lab
 
 # The fast ones first; what boots a partition of its own last.
 ORDER = ("test_build", "test_unit", "test_tools", "test_kunit", "test_abi", "test_pipe", "test_loss", "test_faults",
-         "test_suspend", "test_races", "test_kexec", "test_boot", "test_shell", "test_run", "test_soak", "test_silence")
+         "test_pairs", "test_suspend", "test_races", "test_migrate", "test_kexec", "test_boot", "test_cost", "test_peers",
+         "test_fuzz", "test_shell", "test_run", "test_soak", "test_silence")
 
 
 def pytest_collection_modifyitems(items):
