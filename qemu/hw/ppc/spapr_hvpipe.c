@@ -590,6 +590,7 @@ static uint32_t hvpipe_link_missing(SpaprHvpipeSource *s)
 static int hvpipe_link_can_receive(void *opaque)
 {
     SpaprHvpipeSource *s = opaque;
+    uint32_t more = 0;
 
     if (runstate_check(RUN_STATE_INMIGRATE) || s->loss_due ||
         (s->link != HVPIPE_LINK_OPENED && s->link != HVPIPE_LINK_UP)) {
@@ -605,7 +606,15 @@ static int hvpipe_link_can_receive(void *opaque)
         s->in_header.sequence == s->next_in) {
         return 0;
     }
-    return hvpipe_link_missing(s);
+    /*
+     * What comes after this frame may come in the same read, if there is place
+     * for all messages that it can have: none is shorter than a header and a
+     * byte.
+     */
+    if (s->queued < s->queue_limit) {
+        more = (s->queue_limit - s->queued - 1) * (HVPIPE_LINK_HEADER_SIZE + 1);
+    }
+    return hvpipe_link_missing(s) + MIN(more, HVPIPE_LINK_MAX_FRAME);
 }
 
 static void hvpipe_link_receive(void *opaque, const uint8_t *buf, int size)
@@ -839,7 +848,9 @@ static void rtas_ibm_receive_hvpipe_msg(PowerPCCPU *cpu,
                 hvpipe_link_flush(source);
             }
             hvpipe_dequeue(s);
-            qemu_chr_fe_accept_input(&source->chr);
+            if (source->queued + 1 >= source->queue_limit) {
+                qemu_chr_fe_accept_input(&source->chr);
+            }
 
             if (hvpipe_fault(s, HVPIPE_FAULT_RECEIVE,
                              KEY(SOURCE) | KEY(LENGTH), &fault)) {
