@@ -274,7 +274,8 @@ static void hvpipe_enqueue(SpaprHvpipeSource *source, uint8_t type,
         return;
     }
 
-    entry = g_new0(HvpipeEntry, 1);
+    /* Not zeroed: what is behind the payload is only when it is saved. */
+    entry = g_new(HvpipeEntry, 1);
     entry->source = source;
     entry->source_id = source->id;
     entry->type = type;
@@ -1037,10 +1038,20 @@ static void hvpipe_vm_change_state(void *opaque, bool running, RunState state)
     }
 }
 
+static int hvpipe_entry_pre_save(void *opaque)
+{
+    HvpipeEntry *entry = opaque;
+
+    memset(entry->payload + entry->size, 0,
+           sizeof(entry->payload) - entry->size);
+    return 0;
+}
+
 static const VMStateDescription vmstate_hvpipe_entry = {
     .name = "spapr-hvpipe/entry",
     .version_id = 1,
     .minimum_version_id = 1,
+    .pre_save = hvpipe_entry_pre_save,
     .fields = (VMStateField[]) {
         VMSTATE_UINT32(source_id, HvpipeEntry),
         VMSTATE_UINT8(type, HvpipeEntry),
