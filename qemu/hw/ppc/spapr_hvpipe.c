@@ -11,14 +11,16 @@
  *     by one event; nothing else is until the partition has taken it.
  *   - Towards a source there is at most one message, its record. The partition
  *     polls it: a send of the same bytes is the retry of that message.
- *   - Nothing waits for an HMC: what it does not read stays in the one frame
- *     being written, and acknowledgements are cumulative.
+ *   - Nothing waits for an HMC but the send itself, and that not for long: what
+ *     the HMC does not read stays in the one frame being written, and
+ *     acknowledgements are cumulative.
  *
- * Everything here runs under the big QEMU lock.
+ * Everything here runs under the big QEMU lock; only a send lets go of it.
  */
 
 #include "qemu/osdep.h"
 #include "qemu/error-report.h"
+#include "qemu/main-loop.h"
 #include "qemu/rcu.h"
 #include "qemu/timer.h"
 #include "qapi/error.h"
@@ -32,6 +34,7 @@
 #include "hw/qdev-properties-system.h"
 #include "migration/vmstate.h"
 #include "spapr_hvpipe_fault.h"
+#include "sysemu/cpus.h"
 #include "sysemu/reset.h"
 #include "sysemu/runstate.h"
 #include "trace.h"
@@ -47,8 +50,8 @@ OBJECT_DECLARE_SIMPLE_TYPE(SpaprHvpipeSource, SPAPR_HVPIPE_SOURCE)
 #define HVPIPE_NOT_AVAILABLE    -5
 #define HVPIPE_BUSY_1MS         9900
 
-/* The first polls of a send are told to call again at once, later ones not */
-#define HVPIPE_EAGER_POLLS      64
+/* A send returns when the HMC answers, or after this time to be polled on */
+#define HVPIPE_ANSWER_MS        1
 
 /* Source IDs are 0xCCRRQQQQ */
 #define HVPIPE_SOURCE_CC(id)    ((id) >> 24)
@@ -125,6 +128,7 @@ struct SpaprHvpipeSource {
 
     /* towards the HMC */
     HvpipeRecord record;
+    QemuCond answered;          /* the record's fate is known */
 
     /* the session: numbering that outlives a connection */
     uint64_t session;           /* 0: there was none yet */
@@ -539,6 +543,7 @@ static void hvpipe_link_answer(SpaprHvpipeSource *s)
         s->last_out--;
         s->last_written = s->last_out;
     }
+    qemu_cond_broadcast(&s->answered);
 }
 
 /* A header came in: is it one that we can have now? */
@@ -736,8 +741,8 @@ static int hvpipe_echo(SpaprHvpipeSource *source, const uint8_t *payload,
     return RTAS_OUT_SUCCESS;
 }
 
-static int hvpipe_send(SpaprHvpipeSource *source, const uint8_t *payload,
-                       uint16_t size)
+static int hvpipe_poll_send(SpaprHvpipeSource *source, const uint8_t *payload,
+                            uint16_t size)
 {
     HvpipeRecord *record = &source->record;
     bool retry = record->state != HVPIPE_RECORD_NONE && record->size == size &&
@@ -770,8 +775,25 @@ static int hvpipe_send(SpaprHvpipeSource *source, const uint8_t *payload,
         source->message_due = true;
         hvpipe_link_flush(source);
     }
-    return record->polls++ < HVPIPE_EAGER_POLLS ? RTAS_OUT_BUSY :
-                                                  HVPIPE_BUSY_1MS;
+    return record->polls++ ? HVPIPE_BUSY_1MS : RTAS_OUT_BUSY;
+}
+
+/*
+ * Most answers come within the time of a few polls, of which each keeps the main
+ * loop from reading them. So the first poll is ours; who is told to call again
+ * after it has no reason to hurry.
+ */
+static int hvpipe_send(SpaprHvpipeSource *source, const uint8_t *payload,
+                       uint16_t size)
+{
+    int status = hvpipe_poll_send(source, payload, size);
+
+    if (status == RTAS_OUT_BUSY && source->record.polls == 1 &&
+        source->link == HVPIPE_LINK_UP && qemu_in_vcpu_thread()) {
+        qemu_cond_timedwait_iothread(&source->answered, HVPIPE_ANSWER_MS);
+        status = hvpipe_poll_send(source, payload, size);
+    }
+    return status;
 }
 
 static void rtas_ibm_send_hvpipe_msg(PowerPCCPU *cpu, SpaprMachineState *spapr,
@@ -1375,6 +1397,7 @@ static void hvpipe_source_realize(DeviceState *dev, Error **errp)
 
     s->hvpipe = hvpipe;
     s->next_in = 1;
+    qemu_cond_init(&s->answered);
     g_hash_table_insert(s->hvpipe->sources, GUINT_TO_POINTER(s->id), s);
     /* By source ID, so that the order of the command line does not matter */
     vmstate_register(NULL, s->id, &vmstate_hvpipe_source, s);
