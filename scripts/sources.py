@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The pristine sources: Debian packages of the host's own release, fetched through a private apt configuration.
+"""The pristine sources: Debian packages, of the host's own release but one, fetched by a private apt configuration.
 
 The host's apt configuration is read, never written: the repository's address and the keys are the host's, the lists,
 the foreign architecture and the source entries are ours and live in the cache.
@@ -7,6 +7,7 @@ the foreign architecture and the source entries are ours and live in the cache.
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -17,6 +18,9 @@ from cache import Failed, Step, cache_dir, files_under, locked, output_of
 LINUX_PACKAGE = "linux-source-6.12"
 QEMU_PACKAGE = "qemu"
 BUSYBOX_PACKAGE = "busybox-static:ppc64el"
+# What `make bench BASELINE=debian` measures: the newest kernel of this suite, whichever release the host has
+NEWER_SUITE = "trixie-backports"
+NEWER_PACKAGE = "linux-source"      # depends on linux-source-VERSION
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
@@ -49,13 +53,8 @@ def _as_root(*command):
     return command
 
 
-def _private_apt(step):
-    """Write the private configuration, fetch its lists; returns the words every apt-get call begins with."""
-    root = cache_dir() / "apt"
-    for name in ("lists/partial", "cache/archives/partial"):
-        (root / name).mkdir(parents=True, exist_ok=True)
-    (root / "status").touch()
-
+def _release_suites(step):
+    """The host's release by its codename, and the addresses of its suites."""
     release = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text(encoding="utf-8").splitlines()
                    if "=" in line)
     codename = release.get("VERSION_CODENAME", "").strip('"')
@@ -70,8 +69,13 @@ def _private_apt(step):
         raise Failed(f"sources: the host's apt configuration has no suite {codename} of Debian with component main; "
                      "add one, or give the trees yourself: LINUX_SRC=DIRECTORY QEMU_SRC=DIRECTORY")
     suites.setdefault(f"{codename}-security", suites[codename].rstrip("/") + "-security")
+    return codename, suites
 
+
+def _sources_list(step):
+    """The lines of sources.list for the host's release."""
     # Small lists: busybox is the only foreign package, the kernel (for all architectures) comes with security updates.
+    _, suites = _release_suites(step)
     native = output_of("dpkg", "--print-architecture").strip()
     signed = f" signed-by={KEYRING}" if KEYRING.exists() else ""
     lines = []
@@ -79,6 +83,26 @@ def _private_apt(step):
         architecture = native if suite.endswith("-security") else "ppc64el"
         lines.append(f"deb [arch={architecture}{signed}] {address} {suite} main\n")
         lines.append(f"deb-src [{signed.strip()}] {address} {suite} main\n".replace(" []", ""))
+    return lines
+
+
+def _newer_sources_list(step):
+    """The lines of sources.list for NEWER_SUITE, which is where the host's release is."""
+    codename, suites = _release_suites(step)
+    native = output_of("dpkg", "--print-architecture").strip()
+    if not KEYRING.exists():
+        raise Failed(f"sources: {KEYRING} is missing, which has the keys of {NEWER_SUITE}: install the package "
+                     "debian-archive-keyring")
+    return [f"deb [arch={native} signed-by={KEYRING}] {suites[codename]} {NEWER_SUITE} main\n"]
+
+
+def _private_apt(step, name, lines):
+    """Write the private configuration NAME for LINES of sources, fetch its lists; returns options that choose it."""
+    root = cache_dir() / name
+    for place in ("lists/partial", "cache/archives/partial"):
+        (root / place).mkdir(parents=True, exist_ok=True)
+    (root / "status").touch()
+    native = output_of("dpkg", "--print-architecture").strip()
     (root / "sources.list").write_text("".join(lines), encoding="utf-8")
     (root / "apt.conf").write_text(
         f'Dir::State "{root}";\nDir::State::lists "{root}/lists";\nDir::State::status "{root}/status";\n'
@@ -86,13 +110,13 @@ def _private_apt(step):
         f'#clear APT::Architectures;\nAPT::Architectures {{ "{native}"; "ppc64el"; }};\n'
         'Acquire::Languages "none";\nAcquire::Retries "3";\nAPT::Sandbox::User "root";\n'
         '#clear APT::Update::Post-Invoke;\n#clear APT::Update::Post-Invoke-Success;\n', encoding="utf-8")
-    apt = ("apt-get", "-c", str(root / "apt.conf"), "-o", "APT::Get::List-Cleanup=true")
-    step.run((*apt, "update", "--error-on=any"), doing="fetching package lists (private to this project)")
-    return apt
+    step.run(("apt-get", "-c", root / "apt.conf", "-o", "APT::Get::List-Cleanup=true", "update", "--error-on=any"),
+             doing="fetching package lists (private to this project)")
+    return ("-c", str(root / "apt.conf"))
 
 
-def _unpack_linux(step, apt, work, place):
-    step.run((*apt, "download", LINUX_PACKAGE), doing=f"downloading {LINUX_PACKAGE} (150 MB)", cwd=work)
+def _unpack_linux(step, apt, work, place, name=LINUX_PACKAGE):
+    step.run(("apt-get", *apt, "download", name), doing=f"downloading {name} (160 MB)", cwd=work)
     package, = work.glob("linux-source-*.deb")
     step.run(("dpkg-deb", "-x", package, work / "deb"), doing="unpacking the kernel")
     tarball, = (work / "deb/usr/src").glob("linux-source-*.tar.xz")
@@ -101,8 +125,13 @@ def _unpack_linux(step, apt, work, place):
     return output_of("dpkg-deb", "-f", package, "Version").strip()
 
 
+def _unpack_newer(step, apt, work, place):
+    depends = output_of("apt-cache", *apt, "depends", "--important", NEWER_PACKAGE)
+    return _unpack_linux(step, apt, work, place, re.search(r"Depends: (linux-source-\S+)", depends)[1])
+
+
 def _unpack_qemu(step, apt, work, place):
-    step.run((*apt, "source", "--download-only", "--only-source", QEMU_PACKAGE),
+    step.run(("apt-get", *apt, "source", "--download-only", "--only-source", QEMU_PACKAGE),
              doing="downloading QEMU's source (24 MB)", cwd=work)
     description, = work.glob("qemu_*.dsc")
     step.run(("dpkg-source", "--no-check", "-x", description, place), doing="unpacking QEMU")
@@ -111,13 +140,13 @@ def _unpack_qemu(step, apt, work, place):
 
 
 def _unpack_busybox(step, apt, work, place):
-    step.run((*apt, "download", BUSYBOX_PACKAGE), doing="downloading the partition's busybox", cwd=work)
+    step.run(("apt-get", *apt, "download", BUSYBOX_PACKAGE), doing="downloading the partition's busybox", cwd=work)
     package, = work.glob("busybox-static_*.deb")
     step.run(("dpkg-deb", "-x", package, place))
     return output_of("dpkg-deb", "-f", package, "Version").strip()
 
 
-_UNPACK = {"linux": _unpack_linux, "qemu": _unpack_qemu, "busybox": _unpack_busybox}
+_UNPACK = {"linux": _unpack_linux, "qemu": _unpack_qemu, "busybox": _unpack_busybox, "newer": _unpack_newer}
 
 
 def _place(name):
@@ -126,7 +155,7 @@ def _place(name):
 
 
 def fetch(names):
-    """Fetch those of NAMES (linux, qemu, busybox) that the cache does not hold."""
+    """Fetch those of NAMES (linux, qemu, busybox, newer) that the cache does not hold."""
     if all(_place(name) for name in names):
         return
     with locked("sources"):
@@ -136,8 +165,10 @@ def fetch(names):
         root = cache_dir() / "sources"
         root.mkdir(parents=True, exist_ok=True)
         with Step("sources", "fetching " + ", ".join(missing)) as step:
-            apt = _private_apt(step)
+            apt = _private_apt(step, "apt", _sources_list(step)) if set(missing) - {"newer"} else None
             for name in missing:
+                if name == "newer":
+                    apt = _private_apt(step, f"apt-{NEWER_SUITE}", _newer_sources_list(step))
                 work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
                 try:
                     version = _UNPACK[name](step, apt, work, work / "tree").split(":")[-1]  # no epoch: ":" harms make
@@ -169,7 +200,7 @@ def source(name):
     own = os.environ.get(f"{name.upper()}_SRC")
     if own:
         tree = Path(own).absolute()
-        marker = {"linux": "Kbuild", "qemu": "softmmu"}[name]
+        marker = "softmmu" if name == "qemu" else "Kbuild"
         if not (tree / marker).exists():
             raise Failed(f"{name.upper()}_SRC={own}: no {name} source tree there ({marker} is missing)")
         return Source(tree, "own-" + _stat_hash(tree))

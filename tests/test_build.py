@@ -46,9 +46,9 @@ def a_world(tmp_path, monkeypatch):
     return top, pristine
 
 
-def prepare():
+def prepare(*how):
     """Bring the work tree up to date; returns it."""
-    party = build.Party("linux")
+    party = build.Party("linux", *how)
     with cache.Step("prepare", "preparing") as step:
         party.prepare(step)
     return party.tree
@@ -101,6 +101,24 @@ def test_a_file_of_theirs_is_not_replaced(world):
     (world[0] / "linux/other.c").write_text("ours\n")
     with pytest.raises(cache.Failed, match="other.c"):
         prepare()
+
+
+def test_another_kernel_takes_other_changes(world):
+    """What is measured has files built in, and another kernel our files in place of its own; not for long."""
+    top, pristine = world
+    makefile = pristine / build.PSERIES / "Makefile"
+    makefile.parent.mkdir(parents=True)
+    makefile.write_text("obj-y := theirs.o\n")
+    (top / "floor.c").write_text("floor\n")
+    (top / "linux/other.c").write_text("ours\n")
+    tree = prepare(None, ([], [top / "linux/other.c"]), [top / "floor.c"])
+    assert {name: text for name, (text, _) in state(tree).items()} == {
+        "old.c": "old\n", "other.c": "ours\n", "Kbuild": "", f"{build.PSERIES}/floor.c": "floor\n",
+        f"{build.PSERIES}/Makefile": "obj-y := theirs.o\nobj-y += floor.o\n"}
+    (top / "linux/other.c").unlink()
+    assert {name: text for name, (text, _) in state(prepare()).items()} == {
+        "old.c": "changed\n", "other.c": "other\n", "Kbuild": "", "new/driver.c": "driver\n",
+        f"{build.PSERIES}/Makefile": "obj-y := theirs.o\n"}
 
 
 def test_keys_change_with_what_they_name(world):
@@ -165,8 +183,19 @@ def test_a_config_that_was_not_taken_is_named(tmp_path):
     """kconfig drops what it cannot have without a word; we do not."""
     (tmp_path / "fragment").write_text("CONFIG_A=y\nCONFIG_B=y\n# CONFIG_C is not set\nCONFIG_D=n\n")
     (tmp_path / ".config").write_text("CONFIG_A=y\n# CONFIG_B is not set\n")
-    with pytest.raises(cache.Failed, match="CONFIG_B=y"):
+    with pytest.raises(cache.Failed, match="fragment: CONFIG_B=y"):
         build.check_config([tmp_path / "fragment"], tmp_path / ".config", True)
+
+
+def test_the_last_fragment_is_right(tmp_path):
+    """A fragment may take back what one before it asked for, and is then the one that is asked."""
+    (tmp_path / "one").write_text("CONFIG_A=y\nCONFIG_B=y\n")
+    (tmp_path / "two").write_text("# CONFIG_B is not set\n")
+    (tmp_path / ".config").write_text("CONFIG_A=y\n# CONFIG_B is not set\n")
+    build.check_config([tmp_path / "one", tmp_path / "two"], tmp_path / ".config", True)
+    (tmp_path / ".config").write_text("CONFIG_A=y\nCONFIG_B=y\n")
+    with pytest.raises(cache.Failed, match="two: # CONFIG_B is not set"):
+        build.check_config([tmp_path / "one", tmp_path / "two"], tmp_path / ".config", True)
 
 
 def test_the_initramfs_is_reproducible():
