@@ -2,7 +2,7 @@
 #
 # The front door. Everything slow is built by scripts/build and kept in a cache outside the checkout.
 
-export LINUX_SRC QEMU_SRC HVPIPE_CACHE KERNEL SEED BASELINE
+export LINUX_SRC QEMU_SRC HVPIPE_CACHE KERNEL SEED BASELINE DOCS
 
 PREFIX ?= /usr/local
 PYTHON := /usr/bin/python3
@@ -22,7 +22,8 @@ help:
 	@echo '  make soak     long traffic with closes, kills and restarts, every message accounted for  (N=100000, SEED=)'
 	@echo '  make fuzz     random input for every parser and random calls on the device         (SECONDS=60, SEED=)'
 	@echo '  make bench    what each call costs, in guest instructions      (BASELINE=path/to/vmlinux: that'
-	@echo '                                                   kernel too, in the same run)'
+	@echo '                                                   kernel too; =debian: the newest one that Debian'
+	@echo '                                                   has, with its driver and ours; DOCS=1: into docs/)'
 	@echo '  make shell    a console in the partition and one on the HMC, side by side'
 	@echo '                                                  (scripts/fault: have its hypervisor do wrong)'
 	@echo '  make check    checkpatch, sparse, warnings, linters'
@@ -41,11 +42,11 @@ packages:
 build: packages
 	@scripts/build $(PARTS)
 
-build/vmlinux build/vmlinux-debug build/vmlinux-kcsan build/vmlinux-plain build/qemu-system-ppc64 \
-build/initramfs.cpio.gz build/host build/partition: packages
+BUILT := $(addprefix build/,vmlinux vmlinux-debug vmlinux-kcsan vmlinux-plain vmlinux-bench qemu-system-ppc64 \
+	initramfs.cpio.gz host partition)
+.PHONY: $(BUILT)
+$(BUILT): packages
 	@scripts/build $(@F)
-.PHONY: build/vmlinux build/vmlinux-debug build/vmlinux-kcsan build/vmlinux-plain build/qemu-system-ppc64 \
-	build/initramfs.cpio.gz build/host build/partition
 
 run: build
 	@scripts/run
@@ -61,6 +62,7 @@ fuzz: build
 	@scripts/fuzz $(SECONDS)
 
 bench: build
+	@scripts/build vmlinux-bench $(if $(filter debian,$(BASELINE)),vmlinux-debian vmlinux-debian-ours)
 	@scripts/bench
 
 shell: build

@@ -3,12 +3,13 @@
  * What calls of the hypervisor pipe cost, in guest instructions. Runs in a
  * partition whose hypervisor counts virtual time by instructions (QEMU's
  * -icount shift=0: one instruction is one nanosecond) and answers for the
- * sources hmc1 and hmc2 (echo=on).
+ * sources hmc1 to hmc8 (echo=on).
  *
- * usage: bench unit | floor | messages SIZE | wakeup | handles COUNT
+ * usage: bench unit | floor | rtas_call | messages SIZE | busy | wakeup | handles COUNT
  *
  * Prints a line for each row: name, median, 10th and 90th percentile, number of
- * samples; all less the cost of reading the timebase.
+ * samples; all less the cost of reading the timebase. An average has the same
+ * number three times.
  */
 
 #define _GNU_SOURCE
@@ -29,6 +30,8 @@
 
 #define HEADER 48		/* before each payload */
 #define MAX_PAYLOAD 4088
+#define USUAL_PAYLOAD 4048	/* what every driver of this ABI can send and receive */
+#define SOURCES 8		/* that the hypervisor answers for */
 #define HMC 0x02000000		/* hmcN is HMC | N */
 #define SAMPLES 401
 #define WARM_UP 20		/* repetitions before the first sample */
@@ -50,6 +53,12 @@ static inline uint64_t timebase(void)
 	asm volatile("mfspr %0,268" : "=r"(ticks) : : "memory");
 	return ticks;
 }
+
+/*
+ * Tell bench/insn-profile.c, if it looks on, that what a row counts begins (its
+ * number, from 1) or ends (0): by an instruction that nothing else here has.
+ */
+#define MARK(row) asm volatile("ori 0,0,%0" : : "i"(0x4850 + (row)) : "r0")
 
 static void add(struct row *row, uint64_t ticks)
 {
@@ -77,6 +86,13 @@ static void print(struct row *row)
 	qsort(row->ticks, row->n, sizeof(row->ticks[0]), compare);
 	printf("%s %.1f %.1f %.1f %d\n", row->name, percentile(row, 50), percentile(row, 10), percentile(row, 90),
 	       row->n);
+}
+
+static void print_average(const char *name, uint64_t ticks, int count)
+{
+	double average = (double)ticks * 1000 / TICKS_PER_US / count;
+
+	printf("%s %.1f %.1f %.1f %d\n", name, average, average, average, count);
 }
 
 static int open_device(void)
@@ -118,7 +134,7 @@ static uint64_t send_message(int fd, int size)
 static uint64_t receive_message(int fd, int size)
 {
 	uint64_t start = timebase();
-	ssize_t done = read(fd, buffer, sizeof(buffer));
+	ssize_t done = read(fd, buffer, HEADER + (size > USUAL_PAYLOAD ? MAX_PAYLOAD : USUAL_PAYLOAD));
 	uint64_t end = timebase();
 
 	if (done != HEADER + size)
@@ -186,6 +202,25 @@ static void measure_floor(void)
 	print(&rtas_row);
 }
 
+/* bench/rtas-floor.c does the work. */
+static void measure_rtas_call(void)
+{
+	static struct row row = { .name = "rtas_call" };
+	const char *name = "/sys/kernel/debug/rtas-floor";
+	FILE *file = fopen(name, "r");
+	unsigned long long ticks;
+
+	if (!file)
+		err(1, "%s", name);
+	for (int i = -WARM_UP; fscanf(file, "%llu", &ticks) == 1; i++)
+		if (i >= 0)
+			add(&row, ticks);
+	if (row.n != SAMPLES)
+		errx(1, "%s has %d samples", name, row.n);
+	fclose(file);
+	print(&row);
+}
+
 /*
  * While hmc1's answer is announced and unread, hmc2's is not announced; reading
  * the former announces the latter. So of each call, one has an event inside and
@@ -204,22 +239,51 @@ static void messages(int size)
 		struct pollfd pollfd = { .fd = one, .events = POLLIN };
 		uint64_t ticks[5], start;
 
+		MARK(1);
 		ticks[0] = send_message(one, size);
+		MARK(2);
 		ticks[1] = send_message(two, size);
+		MARK(3);
 		ticks[2] = receive_message(one, size);
+		MARK(4);
 		ticks[3] = receive_message(two, size);
+		MARK(5);
 
 		start = timebase();
 		if (write(one, buffer, HEADER + size) != HEADER + size || poll(&pollfd, 1, -1) != 1 ||
-		    read(one, buffer, sizeof(buffer)) != HEADER + size)
+		    read(one, buffer, HEADER + (size > USUAL_PAYLOAD ? MAX_PAYLOAD : USUAL_PAYLOAD)) != HEADER + size)
 			err(1, "round trip of %d bytes", size);
 		ticks[4] = timebase() - start;
+		MARK(0);
 
 		for (int k = 0; i >= 0 && k < 5; k++)
 			add(&rows[k], ticks[k]);
 	}
 	for (int k = 0; k < 5; k++)
 		print(&rows[k]);
+}
+
+/* Every source has an answer waiting: the one longest there is received, and its source sent to again. */
+static void busy(void)
+{
+	static struct row rows[] = { { .name = "receive" }, { .name = "send" } };
+	int device = open_device(), fds[SOURCES];
+
+	for (int i = 0; i < SOURCES; i++) {
+		fds[i] = must_create(device, HMC | (i + 1));
+		send_message(fds[i], 64);
+	}
+	for (int i = -WARM_UP; i < SAMPLES; i++) {
+		int fd = fds[(i + WARM_UP) % SOURCES];
+		uint64_t received = receive_message(fd, 64), sent = send_message(fd, 64);
+
+		if (i >= 0) {
+			add(&rows[0], received);
+			add(&rows[1], sent);
+		}
+	}
+	print(&rows[0]);
+	print(&rows[1]);
 }
 
 /* When write() of the other thread began. */
@@ -236,6 +300,7 @@ static void *sleeper(void *arg)
 		if (poll(&pollfd, 1, -1) != 1)
 			err(1, "poll");
 		end = timebase();
+		MARK(0);
 		if (i >= 0)
 			add(&wakeup_row, end - written);
 		receive_message(pollfd.fd, 64);
@@ -265,6 +330,7 @@ static void wakeup(void)
 		errx(1, "cannot start a thread that goes first");
 
 	for (int i = -WARM_UP; i < SAMPLES; i++) {
+		MARK(6);
 		written = timebase();
 		if (write(fd, message, sizeof(message)) != sizeof(message))
 			err(1, "write");
@@ -273,22 +339,27 @@ static void wakeup(void)
 	print(&wakeup_row);
 }
 
-/* With COUNT handles open, the last among them closed and created again. */
+/*
+ * COUNT handles created, one after another; with all of them open, the last
+ * among them closed and created again; all closed.
+ */
 static void handles(int count)
 {
 	static struct row rows[] = {
 		{ .name = "send-event" }, { .name = "receive" }, { .name = "close" }, { .name = "create" },
 	};
 	const struct rlimit limit = { 70000, 70000 };
-	int device = open_device(), first, last;
-	uint64_t start, ticks[4];
+	int device = open_device(), first = device + 1, last = device + count;
+	uint64_t start, ticks[4], total;
 
 	if (setrlimit(RLIMIT_NOFILE, &limit))
 		err(1, "cannot open %d files", count);
-	first = last = must_create(device, HMC | 1);
+	start = timebase();
 	/* The last of 65536 is source index 0. */
-	for (int i = 2; i <= count; i++)
-		last = must_create(device, HMC | (i & 0xffff));
+	for (int i = 1; i <= count; i++)
+		if (create(device, HMC | (i & 0xffff)) != device + i)
+			err(1, "cannot create handle %d", i);
+	total = timebase() - start;
 
 	for (int i = -WARM_UP; i < SAMPLES; i++) {
 		ticks[0] = send_message(first, 64);
@@ -301,18 +372,20 @@ static void handles(int count)
 		start = timebase();
 		last = create(device, HMC | (count & 0xffff));
 		ticks[3] = timebase() - start;
-		if (last < 0)
+		if (last != device + count)
 			err(1, "cannot create a handle again");
-		if (count == 1)
-			first = last;
 
 		for (int k = 0; i >= 0 && k < 4; k++)
 			add(&rows[k], ticks[k]);
 	}
 	for (int k = 0; k < 4; k++)
 		print(&rows[k]);
-	fflush(stdout);
-	/* Closing so many takes long in a driver that searches for each: the caller waits for it. */
+	print_average("create-all", total, count);
+
+	start = timebase();
+	for (int i = 1; i <= count; i++)
+		close(device + i);
+	print_average("close-all", timebase() - start, count);
 }
 
 int main(int argc, char **argv)
@@ -334,13 +407,17 @@ int main(int argc, char **argv)
 		unit();
 	else if (!strcmp(what, "floor") && argc == 2)
 		measure_floor();
+	else if (!strcmp(what, "rtas_call") && argc == 2)
+		measure_rtas_call();
 	else if (!strcmp(what, "messages") && argc == 3 && number >= 1 && number <= MAX_PAYLOAD)
 		messages(number);
+	else if (!strcmp(what, "busy") && argc == 2)
+		busy();
 	else if (!strcmp(what, "wakeup") && argc == 2)
 		wakeup();
 	else if (!strcmp(what, "handles") && argc == 3 && number >= 1 && number <= 65536)
 		handles(number);
 	else
-		errx(2, "usage: bench unit | floor | messages SIZE | wakeup | handles COUNT");
+		errx(2, "usage: bench unit | floor | rtas_call | messages SIZE | busy | wakeup | handles COUNT");
 	return 0;
 }
