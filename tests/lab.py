@@ -12,6 +12,7 @@ whoever waits is woken by the output it waits for, and a time limit only ever ma
 
 import base64
 import gzip
+import io
 import itertools
 import json
 import os
@@ -50,12 +51,44 @@ def source_id(name):
     return 0x02000000 | int(match[1]) if match else int(name, 0)
 
 
+class Line(io.RawIOBase):
+    """What can be read from files or sockets one after the other: from the next one when the one before has ended."""
+
+    def __init__(self, first):
+        super().__init__()
+        self._parts = [first]
+
+    def follow(self, part):
+        """Go on with PART. To be said before the one before ends, lest its end be taken for that of all."""
+        self._parts.append(part)
+
+    @property
+    def last(self):
+        """What is read last, and written to."""
+        return self._parts[-1]
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        while True:
+            try:
+                data = os.read(self._parts[0].fileno(), len(buffer))
+            except (OSError, ValueError):
+                data = b""
+            if data or len(self._parts) == 1:
+                buffer[:len(data)] = data
+                return len(data)
+            self._parts.pop(0).close()
+
+
 class Stream:
     """Everything that came out of a file descriptor so far, to look at and to wait for; also kept in a log file."""
 
     def __init__(self, reader, name, log=None):
         self.name = name
-        self._reader = reader
+        # Not what fills a buffer first, nor what asks for more at the end.
+        self._read_some = reader.read if isinstance(reader, Line) else lambda size: os.read(reader.fileno(), size)
         self._log = open(log, "ab", buffering=0) if log else None
         self._bytes = bytearray()
         self._ended = False
@@ -66,7 +99,7 @@ class Stream:
     def _read(self):
         while True:
             try:
-                data = os.read(self._reader.fileno(), 65536)
+                data = self._read_some(65536)
             except (OSError, ValueError):
                 data = b""
             with self._changed:
@@ -154,14 +187,18 @@ class Command:
             raise LabError(f"partition: it went away while {self.text!r} ran")
         return self
 
+    def signal(self, name):
+        """Send the signal NAME to it and to what it started."""
+        self._agent.signal(self._number, name)
+
     def stop(self):
         """Ask it, and what it started, to end; returns itself when it has."""
-        self._agent.signal(self._number, "TERM")
+        self.signal("TERM")
         return self.wait()
 
     def kill(self):
         """Kill it and what it started; returns itself when it has ended."""
-        self._agent.signal(self._number, "KILL")
+        self.signal("KILL")
         return self.wait()
 
     def check(self):
@@ -178,14 +215,19 @@ class Command:
 
 
 class Agent:
-    """Our side of the partition's second terminal, where scripts/initramfs/bin/agent runs commands for us."""
+    """Our side of the partition's second terminal, where scripts/initramfs/bin/agent runs commands for us.
+
+    What was typed at one machine but not read by the partition when it left is lost. Hence nothing is typed behind the
+    command that makes it leave, until that has ended or the partition has arrived: it reads that command last.
+    """
 
     def __init__(self, line, log):
         self._line = line
         self._numbers = itertools.count(1)
         self._waiting = {}
+        self._alone = None      # the command behind which nothing may be typed
         self._gone = "it is gone"
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._ready = threading.Semaphore(0)
         self._boots = 0
         self._log = open(log, "wb", buffering=0)
@@ -194,19 +236,20 @@ class Agent:
 
     def _read(self):
         command, status, body = None, None, b""
-        with self._line.makefile("rb") as lines, self._log:
+        with io.BufferedReader(self._line) as lines, self._log:
             try:
                 for line in lines:
                     self._log.write(line)
                     words = line.split()
                     if command is not None:
                         if words[:1] == [b"end"]:
+                            self._let_type(command)
                             command._finish(status, base64.b64decode(body))
                             command = None
                         else:
                             body += line
                     elif words[:1] == [b"begin"] and len(words) == 3:
-                        with self._lock:
+                        with self._changed:
                             command = self._waiting.pop(int(words[1]))
                         status, body = int(words[2]), b""
                     elif words == [b"ready"]:
@@ -214,8 +257,6 @@ class Agent:
                         if self._boots > 1:     # what ran has gone with the kernel it ran on
                             self._finish_all({})
                         self._ready.release()
-            except OSError:
-                pass    # the line is closed: the partition has ended
             except (ValueError, KeyError):
                 self._gone = f"its agent's line is garbled: {line[:200]!r}"
         self._finish_all(None)
@@ -224,34 +265,59 @@ class Agent:
         self._ready.release()
 
     def _finish_all(self, then):
-        with self._lock:
-            left, self._waiting = list(self._waiting.values()), then
+        with self._changed:
+            left, self._waiting, self._alone = list(self._waiting.values()), then, None
+            self._changed.notify_all()
         for one in left:
             one._finish(None, b"")
+
+    def _let_type(self, command):
+        with self._changed:
+            if self._alone is command:
+                self._alone = None
+                self._changed.notify_all()
+
+    def _type(self, text):
+        # With the condition held
+        if not self._changed.wait_for(lambda: self._alone is None or self._waiting is None, LIMIT):
+            raise LabError(f"partition: {self._alone.text!r} did not end within {LIMIT} s, cannot type {text[:200]!r}")
+        if self._waiting is not None:
+            self._line.last.sendall(text)
 
     def wait_ready(self, limit):
         """Wait until the partition has booted, once more if it had, as far as its agent."""
         return self._ready.acquire(timeout=limit) and self._waiting is not None
 
-    def start(self, text):
-        """Start TEXT, a shell command, in the partition."""
-        with self._lock:
+    def start(self, text, alone=False):
+        """Start TEXT, a shell command, in the partition; ALONE: type nothing more until it has ended, or follow()."""
+        with self._changed:
+            command = Command(self, next(self._numbers), text)
+            request = b"%d %s\n" % (command._number, base64.b64encode(text.encode()))
+            if self._waiting is not None:
+                self._waiting[command._number] = command
+                self._type(request)
             if self._waiting is None:
                 raise LabError(f"partition: {self._gone}, cannot run {text[:200]!r}")
-            command = Command(self, next(self._numbers), text)
-            self._waiting[command._number] = command
-            self._line.sendall(b"%d %s\n" % (command._number, base64.b64encode(text.encode())))
+            if alone:
+                self._alone = command
         return command
+
+    def follow(self, connection):
+        """The partition goes on at the other end of CONNECTION."""
+        self._line.follow(connection)
+        with self._changed:
+            self._alone = None
+            self._changed.notify_all()
 
     def running(self):
         """The commands that have not ended."""
-        with self._lock:
+        with self._changed:
             return list((self._waiting or {}).values())
 
     def signal(self, number, name):
         """Send the signal NAME to command NUMBER."""
-        with self._lock:
-            self._line.sendall(b"kill %d %s\n" % (number, name.encode()))
+        with self._changed:
+            self._type(b"kill %d %s\n" % (number, name.encode()))
 
 
 class Qmp:
@@ -270,8 +336,19 @@ class Qmp:
         self._connection = connection
         self._lines = connection.makefile("r", encoding="utf-8")
         self._lock = threading.Lock()
+        self._events = []
         self._lines.readline()
         self.execute("qmp_capabilities")
+
+    def _next(self, what):
+        try:
+            for line in self._lines:
+                return json.loads(line)
+        except TimeoutError:
+            raise LabError(f"QMP {what}: nothing within {LIMIT} s") from None
+        except (OSError, ValueError):
+            pass
+        raise LabError(f"QMP {what}: the hypervisor closed the connection")
 
     def execute(self, command, **arguments):
         """Run COMMAND; returns what it returns, or fails with what it says."""
@@ -280,13 +357,23 @@ class Qmp:
             if arguments:
                 request["arguments"] = {name.replace("_", "-"): value for name, value in arguments.items()}
             self._connection.sendall(json.dumps(request).encode() + b"\n")
-            for line in self._lines:
-                answer = json.loads(line)
+            while True:
+                answer = self._next(command)
                 if "error" in answer:
                     raise LabError(f"QMP {command}: {answer['error']['desc']}")
                 if "return" in answer:
                     return answer["return"]
-        raise LabError(f"QMP {command}: the hypervisor closed the connection")
+                self._events.append(answer)
+
+    def wait_event(self, name, **data):
+        """Wait for the event NAME, one of those whose DATA is so: each NAME=VALUES, those that it may have; returns its
+        data. Each event is waited for once, and those before it are forgotten."""
+        with self._lock:
+            while True:
+                event = self._events.pop(0) if self._events else self._next(f"event {name}")
+                more = event.get("data", {})
+                if event.get("event") == name and all(more.get(key) in values for key, values in data.items()):
+                    return more
 
     def get(self, path, name):
         """A property of the object at PATH."""
@@ -315,16 +402,18 @@ def source_sockets(directory, name, sources):
     return {source.partition(",")[0]: directory / f"{name}-{source.partition(',')[0]}.sock" for source in sources}
 
 
-def machine(directory, name, lines, sources=(), echo=(), hvpipe=True, kernel=KERNEL, append="", options=(), smp=1):
+def machine(directory, name, lines, sources=(), echo=(), hvpipe=True, kernel=KERNEL, append="", options=(), smp=1,
+            memory="1G", capable=True):
     """The command that runs a partition.
 
     LINES are its character devices, {"console": chardev, "agent": chardev, "qmp": chardev, "control": chardev}; the
     last two are the same, for two programs. A source of SOURCES is
-    "hmcN", or "hmcN,PROPERTY=VALUE..." for a device with more properties; those of ECHO answer by themselves.
+    "hmcN", or "hmcN,PROPERTY=VALUE..." for a device with more properties; those of ECHO answer by themselves. A machine
+    that is not CAPABLE has no pipe, but keeps the state of one for a partition on its way.
     """
     command = [
         BUILD / "qemu-system-ppc64", "-machine", "pseries,x-vof=on", "-accel", "tcg", "-nodefaults", "-nographic",
-        "-L", BUILD / "pc-bios", "-m", "1G", "-smp", smp, "-no-reboot", "-name", name,
+        "-L", BUILD / "pc-bios", "-m", memory, "-smp", smp, "-no-reboot", "-name", name,
         "-kernel", BUILD / kernel, "-initrd", BUILD / "initramfs.cpio.gz",
         "-append", f"console=hvc0 rdinit=/init {append}".strip(),
     ]
@@ -336,7 +425,7 @@ def machine(directory, name, lines, sources=(), echo=(), hvpipe=True, kernel=KER
         else:
             command += ["-device", f"spapr-vty,chardev={line},reg={0x30000000 + 0x1000 * (line == 'agent'):#x}"]
     if hvpipe:
-        command += ["-device", "spapr-hvpipe,id=hvpipe"]
+        command += ["-device", "spapr-hvpipe,id=hvpipe" + ("" if capable else ",capable=off")]
     for source, path in source_sockets(directory, name, sources).items():
         command += ["-chardev", f"socket,id={source},path={path},server=on,wait=off"]
     for source in [*sources, *echo]:
@@ -365,46 +454,43 @@ def initrd_with(directory, name, code, files=(), initrd=BUILD / "initramfs.cpio.
     return result
 
 
-class Partition:
-    """A pseries machine under our QEMU, booted to its agent. What it is made of is said in machine()."""
+class Machine:
+    """A pseries machine under our QEMU; what it is made of is said in machine(). It boots a partition, or waits for one
+    to move in if it is INCOMING."""
 
-    def __init__(self, directory, name="partition", sources=(), hvpipe=True, options=(), wait=True, **how):
+    def __init__(self, directory, name, hvpipe=True, options=(), incoming=False, log=None, **how):
         self.name = name
-        self.directory = Path(directory)
-        self.sockets = source_sockets(self.directory, name, sources)
-        logs = BUILD / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
-        self.console_log = logs / f"{name}.console.log"
-        self.qemu_log = logs / f"{name}.qemu.log"
-        self.console_log.unlink(missing_ok=True)
-        self.qemu_log.unlink(missing_ok=True)
+        self.sockets = source_sockets(directory, name, how.get("sources", ()))
+        self.incoming = directory / f"{name}-incoming.sock"
 
         # We listen and QEMU connects, so that not a byte of the boot is lost.
         listeners = {line: socket.socket(socket.AF_UNIX) for line in ("console", "agent", "qmp")}
         lines = {}
         for line, listener in listeners.items():
-            path = self.directory / f"{name}-{line}.sock"
+            path = directory / f"{name}-{line}.sock"
+            path.unlink(missing_ok=True)
             listener.bind(str(path))
             listener.listen(1)
             lines[line] = f"socket,path={path}"
-        control = self.directory / f"{name}-control.sock"
+        control = directory / f"{name}-control.sock"
         lines["control"] = f"socket,path={control},server=on,wait=off"
         self._withdraw = publish(name, control)
         if hvpipe:
             options = [*options, "-trace", "spapr_hvpipe_*"]
-        self.command = machine(self.directory, name, lines, sources=sources, hvpipe=hvpipe, options=options, **how)
+        if incoming:
+            options = [*options, "-incoming", f"unix:{self.incoming}"]
+        self.command = machine(directory, name, lines, hvpipe=hvpipe, options=options, **how)
 
         self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                         stderr=subprocess.STDOUT)
         # What the hypervisor says: its complaints, and a line for each thing that passes through the pipe.
-        self.hypervisor = Stream(self.process.stdout, f"{name}'s hypervisor", self.qemu_log)
+        self.hypervisor = Stream(self.process.stdout, f"{name}'s hypervisor", log)
+        self.lines = {}
         try:
-            self._lines = lines = {line: self._accept(listener) for line, listener in listeners.items()}
-            self.console = Stream(lines["console"], f"{name}'s console", self.console_log)
-            self.agent = Agent(lines["agent"], logs / f"{name}.agent.log")
-            self.qmp = Qmp(lines["qmp"])
-            if wait:
-                self.wait_booted()
+            for line, listener in listeners.items():
+                self.lines[line] = self._accept(listener)
+            self.lines["qmp"].settimeout(LIMIT)
+            self.qmp = Qmp(self.lines["qmp"])
         except OSError as error:
             words = self._last_words()
             self.close()
@@ -429,6 +515,125 @@ class Partition:
                 except TimeoutError:
                     if self.process.poll() is not None or time.monotonic() > deadline:
                         raise LabError(f"{self.name}: the hypervisor did not start:\n{self._last_words()}") from None
+
+    def quit(self):
+        """End it in order, so that HMCs see their links closed."""
+        self.qmp.execute("quit")
+        self.process.wait(LIMIT)
+        self.close()
+
+    def close(self):
+        """End it, whatever state it is in."""
+        self._withdraw()
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.hypervisor.wait_end()
+        for line in self.lines.values():
+            try:
+                line.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+        self.process.stdout.close()
+
+
+class Partition:
+    """A partition, booted to its agent on a Machine, which it can leave for another one."""
+
+    def __init__(self, directory, name="partition", wait=True, **how):
+        self.name = name
+        self._directory, self._how = Path(directory), how
+        logs = BUILD / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        self.console_log = logs / f"{name}.console.log"
+        self.qemu_log = logs / f"{name}.qemu.log"
+        self.console_log.unlink(missing_ok=True)
+        self.qemu_log.unlink(missing_ok=True)
+        self.machine = Machine(self._directory, name, log=self.qemu_log, **how)
+        self._target = None
+        self._streams = itertools.count(1)
+        self._console = Line(self.machine.lines["console"])
+        self.console = Stream(self._console, f"{name}'s console", self.console_log)
+        self.agent = Agent(Line(self.machine.lines["agent"]), logs / f"{name}.agent.log")
+        try:
+            if wait:
+                self.wait_booted()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def process(self):
+        """The hypervisor's process, where the partition is now."""
+        return self.machine.process
+
+    @property
+    def hypervisor(self):
+        """What the hypervisor says, where the partition is now."""
+        return self.machine.hypervisor
+
+    @property
+    def qmp(self):
+        """The hypervisor's control socket, where the partition is now."""
+        return self.machine.qmp
+
+    @property
+    def sockets(self):
+        """Where HMCs connect to now, {hmcN: path}."""
+        return self.machine.sockets
+
+    def addresses(self, source):
+        """Where an HMC finds SOURCE, here and at the next target: of two places, turn by turn."""
+        return [source_sockets(self._directory, name, [source])[source] for name in (self.name, f"{self.name}-b")]
+
+    def target(self, options=(), **changes):
+        """Start another machine, to which the partition can move: like that here, but for CHANGES and OPTIONS more."""
+        if self._target:
+            self._target.close()
+        name = f"{self.name}-b" if self.machine.name == self.name else self.name
+        how = {**self._how, **changes}
+        how["options"] = [*how.get("options", ()), *options]
+        self._target = Machine(self._directory, name, incoming=True, log=self.qemu_log, **how)
+        return self._target
+
+    def sleep(self):
+        """Have the partition go to sleep in order to migrate; returns the command that ends when it is back.
+
+        Nothing can be run meanwhile: who tries waits.
+        """
+        stream = next(self._streams)
+        self.qmp.set("/machine", "vasi-stream", stream)
+        self.qmp.set("/machine", "vasi-state", "suspending")
+        return self.agent.start(f"echo {stream} >/sys/kernel/mobility/migration", alone=True)
+
+    def wait_asleep(self):
+        """Wait until nothing runs in the partition any more."""
+        self.qmp.wait_event("SUSPEND")
+
+    def carry(self, target):
+        """Move the partition, which sleeps, to TARGET, where it wakes up; the machine that it leaves ends."""
+        here = self.machine
+        # With the return path it is completed when the target says so, not when all has been sent.
+        here.qmp.execute("migrate-set-capabilities", capabilities=[{"capability": name, "state": True}
+                                                                   for name in ("events", "return-path")])
+        # The partition sleeps anyway: no need to send in slices.
+        here.qmp.execute("migrate-set-parameters", max_bandwidth=2 ** 40, downtime_limit=2000000)
+        here.qmp.execute("migrate", uri=f"unix:{target.incoming}")
+        if here.qmp.wait_event("MIGRATION", status=("completed", "failed"))["status"] == "failed":
+            raise LabError(f"{self.name}: the migration failed, the partition stays where it is:\n"
+                           f"{here.hypervisor.text[-1000:]}\nThe target said:\n{target.hypervisor.text[-1000:]}")
+        self.machine, self._target = target, None
+        self._console.follow(target.lines["console"])
+        self.agent.follow(target.lines["agent"])
+        here.quit()
+
+    def move(self, **changes):
+        """Move the partition to another machine; see target(). Returns when it says that it is there."""
+        target = self.target(**changes)
+        going = self.sleep()
+        self.wait_asleep()
+        self.carry(target)
+        going.check()
 
     def wait_booted(self, limit=600):
         """Wait until commands can be run; after a kexec, until they can be run again."""
@@ -479,32 +684,21 @@ class Partition:
         self.close()
         return self.process.returncode
 
-    def kill(self):
-        """End the hypervisor at once."""
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-
     def close(self):
         """End it, whatever state it is in."""
-        self._withdraw()
-        self.kill()
-        self.hypervisor.wait_end()
-        for line in getattr(self, "_lines", {}).values():
-            try:
-                line.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-            line.close()
-        self.process.stdout.close()
+        for one in (self._target, self.machine):
+            if one:
+                one.close()
 
 
 class Hmc:
-    """A running hvpipe-hmc."""
+    """A running hvpipe-hmc, for the source at one of ADDRESSES."""
 
-    def __init__(self, address, *arguments, name="hmc", state=None, output=None, cwd=None, stdin=False):
+    def __init__(self, addresses, *arguments, name="hmc", state=None, output=None, cwd=None, stdin=False):
         self.name = name
-        command = [BUILD / "host/tools/hvpipe-hmc", "-v", "-c", address]
+        command = [BUILD / "host/tools/hvpipe-hmc", "-v"]
+        for address in addresses:
+            command += ["-c", address]
         if state:
             command += ["--state", state]
         command += arguments
@@ -591,10 +785,12 @@ class Lab:
         """Start a partition; see Partition."""
         return self._keep(Partition(self.directory, **how))
 
-    def hmc(self, partition, source, *arguments, **how):
-        """Start an HMC on SOURCE of PARTITION and wait until it is connected; see Hmc."""
+    def hmc(self, partition, source, *arguments, follow=False, **how):
+        """Start an HMC on SOURCE of PARTITION and wait until it is connected; see Hmc. FOLLOW: it does so when the
+        partition moves."""
         how.setdefault("name", f"HMC {source}")
-        hmc = self._keep(Hmc(partition.sockets[source], *arguments, **how))
+        addresses = partition.addresses(source) if follow else [partition.sockets[source]]
+        hmc = self._keep(Hmc(addresses, *arguments, **how))
         hmc.err.wait_for("connected to")
         return hmc
 

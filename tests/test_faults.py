@@ -153,7 +153,7 @@ class Pipe:
         self.partition.check("mkfifo /tmp/meet /tmp/met")
         self.drops = 0      # messages that the current test has the driver drop
         # Not the lab's, which ends its HMCs after each test.
-        self.echo = Hmc(self.partition.sockets["hmc3"], "echo")
+        self.echo = Hmc(self.partition.addresses("hmc3"), "echo")
         self.echo.err.wait_for("connected to")
 
     def close(self):
@@ -229,9 +229,9 @@ def proven_pipe(lab, machine):
     yield from proven(machine, lab)
 
 
-def console_hmc(lab, pipe):
+def console_hmc(lab, pipe, **how):
     """hmc4, connected: a line written to it is a message."""
-    hmc = lab.hmc(pipe.partition, "hmc4", "console", stdin=True)
+    hmc = lab.hmc(pipe.partition, "hmc4", "console", stdin=True, **how)
     hmc.err.wait_for("connected to")
     return hmc
 
