@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The partition's end of one source for `make soak`: sends numbered messages and checks those that come.
+ * The partition's end of one source for `make soak` and `make migrate`: sends numbered messages, checks those that come.
  *
- *	soak-peer run FILE SOURCE KEY COUNT ECHO CLOSE	send until COUNT were sent for sure, receive until SIGTERM
+ *	soak-peer run FILE SOURCE KEY COUNT ECHO CLOSE	send until COUNT were sent for sure, or SIGUSR1; receive until
+ *							SIGTERM
  *	soak-peer status FILE...			a line of counts for each
  *	soak-peer dump FILE				what was sent without knowing, what was received
  *
@@ -14,7 +15,7 @@
  * One thread sends and another receives: one that waits to send must not leave unread what all others wait for.
  *
  * A message is printable and has a size that follows from KEY, source, direction and number, as do all the bytes of
- * one shorter than HEAD; the others name all of that, and the CRC-32 of the rest. scripts/soak makes the same.
+ * one shorter than HEAD; the others name all of that, and the CRC-32 of the rest. tests/traffic.py makes the same.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -51,7 +52,7 @@ struct memory {
 	volatile uint32_t received;	/* messages, good ones */
 	volatile uint32_t bad;		/* messages that nobody sent to us, or not now */
 	volatile uint32_t ranges;	/* entries in range */
-	volatile uint32_t reopened, refused, lost, recovered, runs;
+	volatile uint32_t reopened, refused, lost, recovered, runs, suspended;
 	uint32_t unknowns[UNKNOWN];
 	struct range range[RANGES];	/* numbers received, in the order they came */
 	char slot[HDR + MAX];	/* what is being received */
@@ -62,7 +63,7 @@ static uint64_t key;
 static uint32_t source;
 static char direction;		/* of the messages that come */
 static uint32_t limit;		/* of the numbers that can come */
-static volatile sig_atomic_t stopping;
+static volatile sig_atomic_t stopping, quiet;
 static char out[HDR + MAX];
 static int handle = -1;
 static int wake[2];		/* a pipe: the receiver is to let go of the handle */
@@ -237,7 +238,8 @@ static void receive(int fd)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0) {
-			if (n < 0 && errno != EAGAIN) {
+			/* With the pipe off nothing comes, and poll() tells when something does. */
+			if (n < 0 && errno != EAGAIN && errno != ENXIO) {
 				perror("read");
 				_exit(2);
 			}
@@ -272,14 +274,23 @@ static int send_one(int fd, uint32_t len)
 		memory->refused++;
 		return 0;
 	}
+	if (n < 0 && errno == ENXIO) {
+		struct pollfd pollfd = { .fd = fd, .events = POLLOUT };
+
+		memory->suspended++;
+		poll(&pollfd, 1, -1);
+		return 0;
+	}
 	perror("write");
 	_exit(2);
 }
 
 static void stop(int signo)
 {
-	(void)signo;
-	stopping = 1;
+	if (signo == SIGUSR1)
+		quiet = 1;
+	else
+		stopping = 1;
 }
 
 static void *receiver(void *unused)
@@ -363,7 +374,8 @@ static int run(uint32_t total, int echo, uint32_t mean)
 			until = 1 + random / 512 % (2 * mean);
 			continue;
 		}
-		if (memory->sent >= total || (echo && sent >= received + WINDOW)) {
+		/* What was refused is sent again first: it may have been taken, which only that can tell. */
+		if (memory->sent >= total || (quiet && !len) || (echo && sent >= received + WINDOW)) {
 			poll(NULL, 0, 5);
 			continue;
 		}
@@ -408,8 +420,9 @@ int main(int argc, char **argv)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	for (int i = 2; i < argc && !strcmp(argv[1], "status"); i++) {
 		memory = map(argv[i]);
-		printf("%u %u %u %u %u %u %u %u %u\n", memory->sent, memory->unknown, memory->received, memory->bad,
-		       memory->reopened, memory->refused, memory->lost, memory->recovered, memory->runs);
+		printf("%u %u %u %u %u %u %u %u %u %u\n", memory->sent, memory->unknown, memory->received, memory->bad,
+		       memory->reopened, memory->refused, memory->lost, memory->recovered, memory->runs,
+		       memory->suspended);
 	}
 	if (argc == 3 && !strcmp(argv[1], "dump")) {
 		memory = map(argv[2]);
@@ -430,6 +443,7 @@ int main(int argc, char **argv)
 		if (!memory->next)
 			memory->next = 1;
 		sigaction(SIGTERM, &action, NULL);
+		sigaction(SIGUSR1, &action, NULL);
 		return run(strtoul(argv[5], NULL, 0), atoi(argv[6]), strtoul(argv[7], NULL, 0));
 	}
 	return argc < 3;
