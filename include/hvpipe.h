@@ -6,6 +6,11 @@
  * A struct hvpipe is the partition's end of the pipe to one source. There is at most one per source in the partition. It
  * may be used by several threads, one call of each kind at a time, and it is inherited over fork() but not over exec().
  *
+ * A handle outlives a migration of the partition (see "Migration" in hvpipe(3)): while the partition moves calls fail
+ * with ENXIO and hvpipe_wait_enabled() waits; afterwards the same handle works on the other machine. The source, an HMC,
+ * finds the partition there a moment later: hvpipe_recv() tells once of the lost connection, and hvpipe_send() fails with
+ * EPIPE until the source is back.
+ *
  * Functions that fail return NULL or -1 and set errno. Misuse that the caller can tell beforehand (a NULL handle, a NULL
  * buffer with a size) ends in assert().
  */
@@ -70,7 +75,8 @@ HVPIPE_API int hvpipe_get_fd(const struct hvpipe *pipe);
  * Return: @len, or -1 with errno
  *	EINVAL		@len is 0, or the hypervisor does not know this source
  *	EMSGSIZE	@len is more than HVPIPE_MAX_PAYLOAD
- *	EPIPE		nobody takes messages at the source: the message was not delivered
+ *	EPIPE		nobody takes messages at the source: the message was not delivered. Right after a move its HMC may not
+ *			have found the partition yet: sending the same message again delivers it once, whatever became of it.
  *	ENXIO		the partition is being moved or suspended, or the pipe is disabled: not sent, try again later
  *	EOPNOTSUPP	the hypervisor has no pipe for this partition now
  *	EIO		hardware or hypervisor error: delivered or not, there is no telling
@@ -91,11 +97,24 @@ HVPIPE_API ssize_t hvpipe_send(struct hvpipe *pipe, const void *data, size_t len
  *			it. The handle stays good: when the source comes back, its messages arrive.
  *	EMSGSIZE	the message has more than @size bytes. It is kept for the next call.
  *	EFAULT		@data is not writable. The message is kept for the next call.
- *	ENXIO		the partition is being moved or suspended, or the pipe is disabled. Nothing is lost by that.
+ *	ENXIO		the partition is being moved or suspended, or the pipe is disabled. Nothing is lost by that, and
+ *			messages received before are still returned first.
  *	EPROTO		the driver does not keep to its interface
  *	EIO		hardware or hypervisor error
  */
 HVPIPE_API ssize_t hvpipe_recv(struct hvpipe *pipe, void *data, size_t size, int timeout_ms);
+
+/**
+ * hvpipe_wait_enabled() - Wait until the pipe can be used: after ENXIO, until the partition's move is over.
+ * @timeout_ms: how long, as for hvpipe_recv().
+ *
+ * The pipe may be off again by the time of the next call, so: call, and on ENXIO wait and call again.
+ *
+ * Return: 0, at once while the pipe is enabled; or -1 with errno
+ *	ETIMEDOUT	it was not enabled within @timeout_ms
+ *	EIO		the handle's file is broken
+ */
+HVPIPE_API int hvpipe_wait_enabled(struct hvpipe *pipe, int timeout_ms);
 
 /**
  * hvpipe_close() - Close the pipe to the source and free the handle. NULL is allowed.

@@ -12,10 +12,6 @@
 #include <time.h>
 #include <unistd.h>
 
-struct hvpipe {
-	int fd;
-};
-
 struct hvpipe *hvpipe_open(uint32_t source)
 {
 	struct hvpipe *pipe;
@@ -107,10 +103,16 @@ static int64_t now_ns(void)
 	return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
 }
 
-/* Wait for something to receive until the deadline, for ever if that is negative. */
-static int wait_readable(struct hvpipe *pipe, int64_t deadline)
+/* When to give up; negative: never. */
+static int64_t deadline_of(int timeout_ms)
 {
-	struct pollfd pfd = { .fd = pipe->fd, .events = POLLIN | POLLRDHUP };
+	return timeout_ms < 0 ? -1 : now_ns() + timeout_ms * INT64_C(1000000);
+}
+
+/* Wait for one of the events, returns which there are, or -1: ETIMEDOUT at the deadline. */
+static int wait_for(struct hvpipe *pipe, short events, int64_t deadline)
+{
+	struct pollfd pfd = { .fd = pipe->fd, .events = events };
 
 	for (;;) {
 		struct timespec left;
@@ -133,22 +135,44 @@ static int wait_readable(struct hvpipe *pipe, int64_t deadline)
 			errno = ETIMEDOUT;
 			return -1;
 		}
-		if (pfd.revents & POLLIN)
-			return 0;
-		errno = pfd.revents & POLLRDHUP ? ENXIO : EIO;
-		return -1;
+		return pfd.revents;
 	}
+}
+
+/* Wait for something to receive. */
+static int wait_readable(struct hvpipe *pipe, int64_t deadline)
+{
+	int revents = wait_for(pipe, POLLIN | POLLRDHUP, deadline);
+
+	if (revents < 0)
+		return -1;
+	if (revents & POLLIN)
+		return 0;
+	errno = revents & POLLRDHUP ? ENXIO : EIO;
+	return -1;
+}
+
+int hvpipe_wait_enabled(struct hvpipe *pipe, int timeout_ms)
+{
+	int revents;
+
+	assert(pipe);
+
+	revents = wait_for(pipe, POLLOUT, deadline_of(timeout_ms));
+	if (revents < 0)
+		return -1;
+	if (revents & POLLOUT)
+		return 0;
+	errno = EIO;
+	return -1;
 }
 
 ssize_t hvpipe_recv(struct hvpipe *pipe, void *data, size_t size, int timeout_ms)
 {
-	int64_t deadline = -1;
+	int64_t deadline = deadline_of(timeout_ms);
 
 	assert(pipe);
 	assert(data || !size);
-
-	if (timeout_ms >= 0)
-		deadline = now_ns() + timeout_ms * INT64_C(1000000);
 
 	/* Another thread or process that shares the handle may take what poll announced: hence the loop. */
 	for (;;) {

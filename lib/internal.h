@@ -10,6 +10,10 @@
 
 #include "hvpipe.h"
 
+struct hvpipe {
+	int fd;
+};
+
 #define HVPIPE_DEVICE "/dev/papr-hvpipe"
 
 /* What a handle's file in /proc/PID/fdinfo says. False when it is not the file of a handle. Fills in source and below. */

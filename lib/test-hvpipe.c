@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -95,6 +96,33 @@ static void long_state_is_cut(void **state)
 	assert_string_equal(status.state, "a-state-of-more");
 }
 
+/* What a handle's descriptor does while the pipe is off is tested in a partition; here is the time that passes. */
+static void waiting_for_the_pipe_ends_with_it_or_with_the_time(void **state)
+{
+	char block[4096] = { 0 };
+	struct hvpipe pipe;
+	int ends[2];
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
+	pipe.fd = ends[0];
+	assert_int_equal(hvpipe_wait_enabled(&pipe, 0), 0);
+	assert_int_equal(hvpipe_wait_enabled(&pipe, -1), 0);
+
+	while (write(ends[0], block, sizeof(block)) > 0)
+		;
+	errno = 0;
+	assert_int_equal(hvpipe_wait_enabled(&pipe, 0), -1);
+	assert_int_equal(errno, ETIMEDOUT);
+	assert_int_equal(hvpipe_wait_enabled(&pipe, 20), -1);
+	assert_int_equal(errno, ETIMEDOUT);
+
+	close(ends[1]);
+	close(ends[0]);
+	assert_int_equal(hvpipe_wait_enabled(&pipe, -1), -1);
+	assert_int_equal(errno, EIO);
+}
+
 static int count(const struct hvpipe_holder *holder, void *data)
 {
 	(void)holder;
@@ -129,6 +157,7 @@ int main(void)
 		cmocka_unit_test(fdinfo_of_another_file_is_no_holder),
 		cmocka_unit_test(status_is_parsed),
 		cmocka_unit_test(long_state_is_cut),
+		cmocka_unit_test(waiting_for_the_pipe_ends_with_it_or_with_the_time),
 		cmocka_unit_test(without_a_device_all_says_so),
 	};
 
