@@ -20,6 +20,10 @@
 #include "file-message.h"
 #include "hvpipe.h"
 
+/* How long send bears with a source that was lost, and between its tries. HMCs look for the partition every 5 s. */
+#define RETURN_MS 10000
+#define RETRY_MS 100
+
 enum {
 	EXIT_USAGE = 2,
 	EXIT_NO_PIPE = 3,
@@ -193,9 +197,35 @@ static struct hvpipe *open_source(void)
 	}
 }
 
-/* Send one message, however long the partition is suspended. Returns 0, or -1 with errno after a report. */
+/* When receive() was told of a loss. */
+static int64_t lost_ms = -RETURN_MS;
+
+static int see_loss(const struct hvpipe_holder *holder, void *data)
+{
+	bool *lost = data;
+
+	if (holder->pid == getpid() && holder->source == config.source)
+		*lost = !strcmp(holder->state, "lost");
+	return 0;
+}
+
+/* Is the source away since a moment ago? That is what a move of the partition looks like until the HMC is there, too. */
+static bool lost_lately(void)
+{
+	bool lost = false;
+
+	hvpipe_each_holder(see_loss, &lost);
+	return lost || now_ms() - lost_ms < RETURN_MS;
+}
+
+/*
+ * Send one message, however long the partition is suspended, and give a source that was lost time to come back. Returns 0,
+ * or -1 with errno after a report.
+ */
 static int try_send(struct hvpipe *pipe, const void *message, size_t len)
 {
+	int64_t deadline = -1;
+
 	while (hvpipe_send(pipe, message, len) < 0) {
 		switch (errno) {
 		case ENXIO:
@@ -206,6 +236,18 @@ static int try_send(struct hvpipe *pipe, const void *message, size_t len)
 			}
 			continue;
 		case EPIPE:
+			if (deadline < 0 && lost_lately()) {
+				report("%s: connection lost, trying for %d seconds", config.source_name,
+				       RETURN_MS / 1000);
+				deadline = now_ms() + RETURN_MS;
+			}
+			if (now_ms() < deadline) {
+				if (wait_for(pipe, 0, now_ms() + RETRY_MS) == WAIT_STOP) {
+					errno = EINTR;
+					return -1;
+				}
+				continue;
+			}
 			report("%s: nobody takes messages there: %zu bytes not delivered", config.source_name, len);
 			errno = EPIPE;
 			return -1;
@@ -336,6 +378,7 @@ static ssize_t receive(struct hvpipe *pipe, void *message)
 			break;
 		case ECONNRESET:
 			report("%s: connection lost, waiting for it to come back", config.source_name);
+			lost_ms = now_ms();
 			break;
 		case ENXIO:
 			report("%s: the pipe is suspended, waiting", config.source_name);
