@@ -9,9 +9,10 @@ PYTHON := /usr/bin/python3
 PARTS := host vmlinux qemu-system-ppc64 initramfs.cpio.gz
 TESTS ?= tests
 N ?= 100000
+CYCLES ?= 5
 SECONDS ?= 60
 
-.PHONY: help build run test soak fuzz bench shell check install series update clean packages
+.PHONY: help build run test soak migrate fuzz bench shell check install series update clean packages
 
 help:
 	@echo 'hvpipe: messages between an HMC and a partition through the hypervisor pipe'
@@ -20,6 +21,8 @@ help:
 	@echo '  make test     every test                        (TESTS="tests/test_pipe.py -k burst": some;'
 	@echo '                                                   KERNEL=vmlinux-debug: on a kernel that finds bugs)'
 	@echo '  make soak     long traffic with closes, kills and restarts, every message accounted for  (N=100000, SEED=)'
+	@echo '  make migrate  move the partition between two machines under traffic, every message accounted for'
+	@echo '                                                   (CYCLES=5: that many moves, SEED=)'
 	@echo '  make fuzz     random input for every parser and random calls on the device         (SECONDS=60, SEED=)'
 	@echo '  make bench    what each call costs, in guest instructions      (BASELINE=path/to/vmlinux: that'
 	@echo '                                                   kernel too; =debian: the newest one that Debian'
@@ -57,6 +60,9 @@ test: build
 
 soak: build
 	@scripts/soak $(N)
+
+migrate: build
+	@scripts/migrate $(CYCLES)
 
 fuzz: build
 	@scripts/fuzz $(SECONDS)
