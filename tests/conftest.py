@@ -5,12 +5,14 @@ import subprocess
 
 import pytest
 
+import reliability
 from lab import BUILD, KERNEL, SPLAT, TOP, Lab
 
 # The fast ones first; what boots a partition of its own last.
 ORDER = ("test_build", "test_unit", "test_tools", "test_kunit", "test_abi", "test_pipe", "test_loss", "test_faults",
-         "test_pairs", "test_suspend", "test_races", "test_migrate", "test_kexec", "test_boot", "test_cost", "test_peers",
-         "test_fuzz", "test_shell", "test_run", "test_soak", "test_silence")
+         "test_pairs", "test_suspend", "test_races", "test_failslab", "test_migrate", "test_kexec", "test_boot",
+         "test_cost", "test_peers", "test_fuzz", "test_shell", "test_run", "test_soak", "test_silence",
+         "test_reliability")
 
 
 def pytest_collection_modifyitems(items):
@@ -27,6 +29,22 @@ def pytest_report_header():
                                stderr=subprocess.DEVNULL, check=False).stdout.strip()
     return [f"hvpipe {described}"] + [f"{name}: {(BUILD / name).resolve()}" for name in
                                       (KERNEL, "qemu-system-ppc64")]
+
+
+def pytest_configure(config):
+    """Tell the tests whether all of them are run."""
+    config.whole = config.args == ["tests"] and not (config.option.keyword or config.option.markexpr)
+
+
+def pytest_runtest_logreport(report):
+    """Keep what the tests prove."""
+    reliability.note(report)
+
+
+def pytest_sessionfinish(session):
+    """Write the page that a whole run gives."""
+    if session.config.whole:
+        reliability.RUN.write_text(reliability.page(), encoding="utf-8")
 
 
 @pytest.fixture(scope="session", name="lab")

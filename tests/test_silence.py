@@ -12,7 +12,7 @@ START = time.time()     # of this run: the tests are collected before the first 
 LEAKS = "/sys/kernel/debug/kmemleak"
 
 
-def test_no_kernel_complained():
+def test_no_kernel_complained(record_property):
     """No splat on the console of any partition of this run."""
     logs = [log for log in (BUILD / "logs").glob("*.console.log") if log.stat().st_mtime >= START]
     assert logs
@@ -20,6 +20,7 @@ def test_no_kernel_complained():
         said = log.read_text(encoding="utf-8", errors="replace")
         found = SPLAT.search(said)
         assert not found, f"{log}:\n{said[max(0, found.start() - 500):found.start() + 3000]}"
+    record_property("kernels", len(logs))
 
 
 @pytest.mark.parametrize("name", ["shared", "echoing"])

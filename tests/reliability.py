@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a test run has proved, from the properties that its tests record, as a page: docs/reliability.md.
+
+    fault, operation    a test of this pair passed
+    messages            {"sent": N, "lost": 0, ...} of traffic whose every message was accounted for, by COLUMNS
+    kernels             consoles that were looked through, and nothing was found
+"""
+
+import re
+import subprocess
+from collections import Counter
+
+from lab import BUILD, TOP
+
+PAGE = TOP / "docs/reliability.md"
+RUN = BUILD / "reliability.md"
+BEGIN = "<!-- written by the test run -->\n"
+COLUMNS = ("sent", "received", "dropped at close", "lost", "duplicated", "misrouted")
+OPERATIONS = ("create", "write", "read", "poll", "close", "boot", "suspend", "resume")
+
+OUTCOMES = Counter()    # of all tests
+PAIRS = {}              # {fault: Counter of operations}
+TRAFFIC = {}            # {test: {what: how many}}
+SEEN = Counter()        # kernels
+
+
+def note(report):
+    """Take what REPORT, of a test that ran, tells."""
+    if report.when == "call" or report.outcome != "passed":
+        OUTCOMES[report.outcome] += 1
+    if report.when != "call" or not report.passed:
+        return
+    told = dict(report.user_properties)
+    if "fault" in told:
+        PAIRS.setdefault(told["fault"], Counter())[told["operation"]] += 1
+    if "messages" in told:
+        TRAFFIC[re.sub(r".*::test_", "", report.nodeid)] = told["messages"]
+    SEEN["kernels"] += told.get("kernels", 0)
+
+
+def pairs():
+    """The table of faults and operations: how many tests passed of each pair. The same in every whole run."""
+    lines = ["| fault | " + " | ".join(OPERATIONS) + " |", "|---|" + "---:|" * len(OPERATIONS)]
+    for fault, counts in sorted(PAIRS.items()):
+        lines.append(f"| {fault} | " + " | ".join(str(counts[name] or "") for name in OPERATIONS) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def traffic():
+    """The table of messages."""
+    lines = ["| traffic | " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS)]
+    for name, counts in sorted(TRAFFIC.items()):
+        lines.append(" | ".join([f"| {name}", *(f"{counts.get(column, 0):,}" for column in COLUMNS)]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def page():
+    """The page that this run gives: the words of docs/reliability.md, and its own figures."""
+    commit = subprocess.run(["git", "-C", TOP, "describe", "--always", "--dirty"], stdout=subprocess.PIPE, text=True,
+                            stderr=subprocess.DEVNULL, check=False).stdout.strip()
+    words = PAGE.read_text(encoding="utf-8").partition(BEGIN)[0]
+    results = ", ".join(f"{count} {outcome}" for outcome, count in sorted(OUTCOMES.items(), reverse=True))
+    tests = sum(sum(counts.values()) for counts in PAIRS.values())
+    splats = f"{SEEN['kernels']} kernels, 0 splats" if SEEN["kernels"] else "kernels with splats"
+    return (f"{words}{BEGIN}\nAt {commit}: {results}. {splats}. {len(PAIRS)} faults, {tests} tests of a fault and an "
+            f"operation.\n\n"
+            f"{traffic()}\nTests that passed, by fault and operation:\n\n{pairs()}")
