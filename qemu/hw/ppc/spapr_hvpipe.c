@@ -779,9 +779,9 @@ static int hvpipe_poll_send(SpaprHvpipeSource *source, const uint8_t *payload,
 }
 
 /*
- * Most answers come within the time of a few polls, of which each keeps the main
- * loop from reading them. So the first poll is ours; who is told to call again
- * after it has no reason to hurry.
+ * Most answers come within the time of a few polls, of which each keeps the
+ * main loop from reading them. So the first poll is ours; who is told to call
+ * again after it has no reason to hurry.
  */
 static int hvpipe_send(SpaprHvpipeSource *source, const uint8_t *payload,
                        uint16_t size)
