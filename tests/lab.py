@@ -458,7 +458,7 @@ class Machine:
     """A pseries machine under our QEMU; what it is made of is said in machine(). It boots a partition, or waits for one
     to move in if it is INCOMING."""
 
-    def __init__(self, directory, name, hvpipe=True, options=(), incoming=False, log=None, **how):
+    def __init__(self, directory, name, hvpipe=True, trace=True, options=(), incoming=False, log=None, **how):
         self.name = name
         self.sockets = source_sockets(directory, name, how.get("sources", ()))
         self.incoming = directory / f"{name}-incoming.sock"
@@ -475,7 +475,7 @@ class Machine:
         control = directory / f"{name}-control.sock"
         lines["control"] = f"socket,path={control},server=on,wait=off"
         self._withdraw = publish(name, control)
-        if hvpipe:
+        if hvpipe and trace:
             options = [*options, "-trace", "spapr_hvpipe_*"]
         if incoming:
             options = [*options, "-incoming", f"unix:{self.incoming}"]
