@@ -68,7 +68,7 @@ fuzz: build
 	@scripts/fuzz $(SECONDS)
 
 bench: build
-	@scripts/build vmlinux-bench $(if $(filter debian,$(BASELINE)),vmlinux-debian vmlinux-debian-ours)
+	@scripts/build vmlinux-bench vmlinux-network $(if $(filter debian,$(BASELINE)),vmlinux-debian vmlinux-debian-ours)
 	@scripts/bench
 
 shell: build
