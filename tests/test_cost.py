@@ -31,7 +31,7 @@ def counting_partition(lab):
         pytest.skip("the numbers are those of vmlinux")
     partition, _ = counting(lab, "cost", KERNEL)
     yield partition
-    partition.kill()
+    partition.close()
 
 
 @pytest.mark.parametrize("part", COST)
