@@ -67,6 +67,15 @@ def echoing(lab):
 
 
 @pytest.fixture(autouse=True)
+def pair(request, record_property):
+    """Note of a test of a pair which fault it makes, and which operation meets it: docs/reliability.md counts them."""
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    if {"fault", "operation"} <= parameters.keys():
+        record_property("fault", parameters["fault"])
+        record_property("operation", parameters["operation"])
+
+
+@pytest.fixture(autouse=True)
 def tidy(request):
     """End what a test leaves running, so that the next one does not fail for it."""
     yield

@@ -17,7 +17,7 @@ import subprocess
 
 import pytest
 
-from lab import TOP, Hmc, LabError, initrd_with, source_id
+from lab import MACHINES, TOP, Hmc, LabError, initrd_with, source_id
 
 INJECT = "/machine/peripheral/hvpipe", "inject"
 
@@ -83,8 +83,9 @@ static int step(const char *name, int n)
             handles[n].fd = fd;
         return fd;
     }
-    if (!strcmp(name, "write")) {
-        len = 48 + sprintf(buffer + 48, "%d.%d", n, ++handles[n].writes);
+    if (!strcmp(name, "write") || !strcmp(name, "again")) {
+        handles[n].writes += *name == 'w';
+        len = 48 + sprintf(buffer + 48, "%d.%d", n, handles[n].writes);
         len -= write(fd, buffer, len);
         return len ? -1 : 0;
     }
@@ -191,12 +192,16 @@ class Pipe:
         return int(re.search(r"(\d+) messages dropped", self.partition.check("hvpipe status"))[1])
 
     def check_works(self):
-        """Every source works, both ways, and nothing is left from before."""
+        """Every source works, both ways, and nothing is left from before; returns what dropped() would."""
         steps = ("open1 open2 open3 now1=out now2=out now3=out "
                  "write3 take3=3.1 write2 write1 write2 take2=2.1 take1=1.1 take2=2.2 write3 take3=3.2 "
                  "read1=nothing read2=nothing read3=nothing close1 close2 close3")
-        assert self.run(steps) == steps
-        assert "pipe enabled, 0 sources open" in self.partition.check("hvpipe status")
+        # One command for both: each takes its time.
+        said = self.partition.check(re.sub(r"=\S+", "", f"steps {steps}") + "; echo; hvpipe status").splitlines()
+        assert said[0] == steps
+        status = re.search(r"pipe enabled, 0 sources open, (\d+) messages dropped", said[-1])
+        assert status, said
+        return int(status[1])
 
 
 def proven(pipe, lab):
@@ -207,9 +212,9 @@ def proven(pipe, lab):
     lab.tidy()
     left = pipe.faults
     pipe.inject("")
-    pipe.check_works()
+    dropped = pipe.check_works()
     assert left == "", "a fault did not strike"
-    assert pipe.dropped() - before == pipe.drops
+    assert dropped - before == pipe.drops
     said = pipe.partition.console.since(mark)
     for bad in ("Oops", "BUG:", "WARNING:", "Call Trace", "rcu: INFO"):
         assert bad not in said, f"the kernel complained:\n{said[-4000:]}"
@@ -236,6 +241,17 @@ def console_hmc(lab, pipe, **how):
     return hmc
 
 
+def pairs(operations, faults):
+    """A test for each of OPERATIONS with each of FAULTS, which may have more values behind them."""
+    return [pytest.param(operation, *fault, id=f"{operation}-{fault[0]}") for operation in operations
+            for fault in ((one,) if isinstance(one, str) else one for one in faults)]
+
+
+def calls(target, faults):
+    """FAULTS, of the call TARGET."""
+    return [(f"{target}:{fault}", *more) for fault, *more in faults]
+
+
 # Statuses of both calls of the pipe, and the errno of write() and read(); None: it is waited out.
 STATUSES = [
     ("status=-1", "EIO"),
@@ -250,33 +266,37 @@ STATUSES = [
     ("status=9901,count=2", None),
     ("status=9902", None),
 ]
+# The longest delays; Linux waits a second for each.
+SLOW = [("status=9903", None), ("status=9904", None), ("status=9905", None)]
 
 
-@pytest.mark.parametrize("fault,errno", STATUSES + [("status=-4", "EPIPE")])
-def test_write_tells_what_firmware_answered(pipe, fault, errno):
+@pytest.mark.parametrize("operation,fault,errno",
+                         pairs(["write"], calls("send", [*STATUSES, *SLOW, ("status=-4", "EPIPE")])))
+def test_write_tells_what_firmware_answered(pipe, operation, fault, errno):
     """A failed write has an errno and sends nothing; a busy firmware is waited for; the next write works."""
-    pipe.inject(f"send:{fault}")
+    pipe.inject(fault)
     steps = "open1 write1 take1=1.1 read1=nothing close1"
     if errno:
         steps = f"open1 write1={errno} now1=out read1=nothing write1 take1=1.2 read1=nothing close1"
     assert pipe.run(steps) == steps
 
 
-@pytest.mark.parametrize("fault,errno", STATUSES + [("status=-4", "EIO")])
-def test_read_tells_what_firmware_answered_and_loses_nothing(pipe, fault, errno):
+@pytest.mark.parametrize("operation,fault,errno",
+                         pairs(["read"], calls("receive", [*STATUSES, *SLOW, ("status=-4", "EIO")])))
+def test_read_tells_what_firmware_answered_and_loses_nothing(pipe, operation, fault, errno):
     """A failed read has an errno and leaves the message for the next one, as poll says; a busy one is waited for."""
-    pipe.inject(f"receive:{fault}")
+    pipe.inject(fault)
     fails = f"read1={errno} poll1=in,out " if errno else ""
     steps = f"open1 write1 poll1=in,out {fails}read1=1.1 now1=out read1=nothing close1"
     assert pipe.run(steps) == steps
 
 
-@pytest.mark.parametrize("fault,errno", STATUSES)
-def test_close_unblocks_the_pipe_even_if_firmware_fails(pipe, fault, errno):
+@pytest.mark.parametrize("operation,fault,errno", pairs(["close"], calls("receive", STATUSES)))
+def test_close_unblocks_the_pipe_even_if_firmware_fails(pipe, operation, fault, errno):
     """A message that is pending at close is dropped, if not at once, then later."""
     pipe.drops = 1
     mark = pipe.partition.hypervisor.size
-    pipe.inject(f"receive:{fault}" + (",count=3" if errno else ""))
+    pipe.inject(fault + (",count=3" if errno else ""))
     steps = "open1 write1 poll1=in,out close1"
     assert pipe.run(steps) == steps
     pipe.partition.hypervisor.wait_for(r"hvpipe_receive source 0x02000001 size 3 status 0\s", since=mark)
@@ -291,13 +311,14 @@ def test_a_message_for_nobody_is_drained_even_if_firmware_fails(lab, pipe, tmp_p
     lab.hmc(pipe.partition, "hmc4", "send", tmp_path / "message").check()
 
 
-@pytest.mark.parametrize("length", ["4089", "4097", "0x80000000", "0xffffffff"])
-def test_a_length_that_cannot_be_is_eio(pipe, length):
+@pytest.mark.parametrize("operation,fault", pairs(["read"], [f"receive:length={length}" for length in
+                                                             ("4089", "4097", "0x80000000", "0xffffffff")]))
+def test_a_length_that_cannot_be_is_eio(pipe, operation, fault):
     """More bytes than a message can have: EIO, nothing is copied, and that message is gone; the next one is read."""
-    pipe.inject(f"receive:length={length}")
+    pipe.inject(fault)
     steps = "open1 write1 poll1=in,out read1=EIO now1=out read1=nothing write1 take1=1.2 close1"
     assert pipe.run(steps) == steps
-    pipe.partition.console.wait_for(f"wrote {int(length, 0)} bytes from source 0x02000001")
+    pipe.partition.console.wait_for(f"wrote {int(fault.partition('=')[2], 0)} bytes from source 0x02000001")
 
 
 def test_a_length_that_cannot_be_at_close(pipe):
@@ -322,20 +343,22 @@ def test_a_misrouted_message_goes_to_the_source_it_names(pipe):
     assert pipe.run(steps) == steps
 
 
-@pytest.mark.parametrize("source", ["0x02000009", "0x03000001", "0x02010001", "0"])
-def test_a_message_of_nobody_is_dropped_and_counted(pipe, source):
+@pytest.mark.parametrize("operation,fault", pairs(["read"], [f"receive:source={source}" for source in
+                                                             ("0x02000009", "0x03000001", "0x02010001", "0")]))
+def test_a_message_of_nobody_is_dropped_and_counted(pipe, operation, fault):
     """What names a source that nobody opened, or one that cannot be, is not given to whom read it."""
     pipe.drops = 1
-    pipe.inject(f"receive:source={source}")
+    pipe.inject(fault)
     steps = "open1 write1 poll1=in,out read1=nothing read1=nothing now1=out write1 take1=1.2 close1"
     assert pipe.run(steps) == steps
 
 
-@pytest.mark.parametrize("count", [1, 20])
-@pytest.mark.parametrize("word", ["none", "status=-1", "status=-2", "status=-3", "status=2", "status=9900"])
-def test_an_event_that_firmware_keeps_back_comes_later(lab, pipe, word, count):
-    """check-exception fails, COUNT times: the message arrives, and so does the loss of a connection."""
-    pipe.inject(f"check-exception:{word},count={count}")
+@pytest.mark.parametrize("operation,fault", pairs(["read"], [
+    f"check-exception:{word},count={count}" for count in (1, 20)
+    for word in ("none", "status=-1", "status=-2", "status=-3", "status=2", "status=9900")]))
+def test_an_event_that_firmware_keeps_back_comes_later(lab, pipe, operation, fault):
+    """check-exception fails, once or for a while: the message arrives, and so does the loss of a connection."""
+    pipe.inject(fault)
     steps = "open1 write1 take1=1.1 close1"
     assert pipe.run(steps) == steps
 
@@ -343,7 +366,7 @@ def test_an_event_that_firmware_keeps_back_comes_later(lab, pipe, word, count):
     steps = "open4 meet poll4=in,out read4=lost now4=out close4"
     reader = pipe.start(steps)
     pipe.meet()
-    pipe.inject(f"check-exception:{word},count={count}")
+    pipe.inject(fault)
     hmc.signal(signal.SIGKILL)
     assert reader.check() == steps
 
@@ -395,14 +418,15 @@ def test_a_malformed_event_with_an_idle_handle(pipe, kind):
     assert waiting.check() == steps
 
 
-@pytest.mark.parametrize("kind", EVENTS)
-def test_a_malformed_event_while_a_message_waits(pipe, kind):
+@pytest.mark.parametrize("operation,fault", pairs(["read"], [f"event:{kind}" for kind in EVENTS]))
+def test_a_malformed_event_while_a_message_waits(pipe, operation, fault):
     """It comes when a message was announced and not read yet: that one is read, once."""
-    steps = f"open1 write1 poll1=in,out meet meet read1=1.1 {EVENTS[kind].format(n=1)}read1=nothing now1=out close1"
+    lost = EVENTS[fault.partition(":")[2]].format(n=1)
+    steps = f"open1 write1 poll1=in,out meet meet read1=1.1 {lost}read1=nothing now1=out close1"
     waiting = pipe.start(steps)
     pipe.meet()
     mark = pipe.partition.hypervisor.size
-    pipe.inject(f"event:{kind}")
+    pipe.inject(fault)
     pipe.wait_struck("event", mark)
     pipe.meet()
     assert waiting.check() == steps
@@ -440,14 +464,16 @@ def test_an_event_for_another_handle_misleads_nobody(pipe):
     assert waiting.check() == steps
 
 
-@pytest.mark.parametrize("kind", [kind for kind in EVENTS if kind != "spurious"])
-def test_a_malformed_event_in_place_of_the_good_one(pipe, kind):
+@pytest.mark.parametrize("operation,fault", pairs(["read"], [f"replace-event:{kind}" for kind in EVENTS
+                                                             if kind != "spurious"]))
+def test_a_malformed_event_in_place_of_the_good_one(pipe, operation, fault):
     """Nothing else tells of the message: it is read all the same, once, and so is the next one."""
-    steps = (f"open1 write1 take1=1.1 meet meet write1 take1=1.2 {EVENTS[kind].format(n=1)}read1=nothing now1=out "
+    lost = EVENTS[fault.partition(":")[2]].format(n=1)
+    steps = (f"open1 write1 take1=1.1 meet meet write1 take1=1.2 {lost}read1=nothing now1=out "
              "write1 take1=1.3 read1=nothing close1")
     waiting = pipe.start(steps)
     pipe.meet()
-    pipe.inject(f"replace-event:{kind}")
+    pipe.inject(fault)
     pipe.meet()
     assert waiting.check() == steps
 
@@ -561,7 +587,7 @@ def test_the_command_makes_faults_and_shows_what_is_left(pipe):
     assert command(*which, "send:status=-1,count=2") == (0, "send:status=-1,count=2\n")
     steps = "open1 write1=EIO close1"
     assert pipe.run(steps) == steps
-    socket = pipe.partition.directory / "faults-control.sock"
+    socket = MACHINES / f"{pipe.partition.name}.qmp"
     assert command("--qmp", socket) == (0, "send:status=-1,count=1\n")
     assert command(*which, "--clear") == (0, "no faults\n")
 

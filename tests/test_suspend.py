@@ -10,7 +10,7 @@ import signal
 import pytest
 
 from lab import LIMIT, source_id
-from test_faults import EVENTS, Pipe, console_hmc, proven
+from test_faults import EVENTS, Pipe, console_hmc, pairs, proven
 
 HMC4 = f"{source_id('hmc4'):#010x}"
 
@@ -233,18 +233,20 @@ def test_a_held_message_stays(pipe):
     assert waiting.check() == steps
 
 
-FAILURES = ["-1", "-3", "-7", "-9002", "-9999", "1"]
+FAILURES = [f"set-system-parameter:status={status}" for status in ("-1", "-3", "-7", "-9002", "-9999", "1")]
+BUSY = [f"set-system-parameter:{words}" for words in ("status=-2,count=50", "status=9900,count=5",
+                                                      "status=9901,count=3", "status=9902")]
 
 
-@pytest.mark.parametrize("status", FAILURES)
-def test_a_pipe_that_cannot_be_enabled_is_enxio_until_it_can(pipe, status):
+@pytest.mark.parametrize("operation,fault", pairs(["resume"], FAILURES))
+def test_a_pipe_that_cannot_be_enabled_is_enxio_until_it_can(pipe, operation, fault):
     """Where firmware refuses after the sleep calls say ENXIO, poll hangs up, and the driver tries until it works."""
     steps = ("open1 open2 write2 poll2=in,out meet poll1=hup meet read1=ENXIO write1=ENXIO read2=ENXIO now2=hup "
              "close2 meet ready1 now1=out write1 take1=1.2 close1")
     waiting = pipe.start(steps)
     pipe.meet()
     suspension = suspend(pipe)
-    pipe.inject(f"set-system-parameter:status={status},count=0")
+    pipe.inject(f"{fault},count=0")
     suspension.wake()
     pipe.wait_struck("set-system-parameter", suspension.mark, 3)
     assert state(pipe) == "suspended"
@@ -259,13 +261,13 @@ def test_a_pipe_that_cannot_be_enabled_is_enxio_until_it_can(pipe, status):
     assert waiting.check() == steps
 
 
-@pytest.mark.parametrize("status", FAILURES)
-def test_a_pipe_that_could_not_be_enabled_comes_back_by_itself(lab, pipe, status):
+@pytest.mark.parametrize("operation,fault", pairs(["resume"], FAILURES))
+def test_a_pipe_that_could_not_be_enabled_comes_back_by_itself(lab, pipe, operation, fault):
     """Firmware refuses three times: nobody has to do anything, and who receives does not notice but for the time."""
     hmc = console_hmc(lab, pipe)
     reader = pipe.partition.serve("hmc4", "hvpipe -s hmc4 recv -n 1")
     suspension = suspend(pipe)
-    pipe.inject(f"set-system-parameter:status={status},count=3")
+    pipe.inject(f"{fault},count=3")
     hmc.write(b"hello\n")
     wait_queued(pipe, 1, suspension.mark)
     suspension.wake()
@@ -274,25 +276,25 @@ def test_a_pipe_that_could_not_be_enabled_comes_back_by_itself(lab, pipe, status
     assert count_enabled(pipe, suspension.mark) == "01"
 
 
-@pytest.mark.parametrize("fault", ["status=-2,count=50", "status=9900,count=5", "status=9901,count=3", "status=9902"])
-def test_a_busy_firmware_is_waited_for(pipe, fault):
+@pytest.mark.parametrize("operation,fault", pairs(["resume"], BUSY))
+def test_a_busy_firmware_is_waited_for(pipe, operation, fault):
     """Enabling is not given up for a busy status: when the move is over the pipe is enabled."""
     mark = pipe.partition.console.size
     suspension = suspend(pipe)
-    pipe.inject(f"set-system-parameter:{fault}")
+    pipe.inject(fault)
     suspension.wake()
     assert state(pipe) == "enabled"
     assert "enabling failed" not in pipe.partition.console.since(mark)
 
 
-@pytest.mark.parametrize("fault", ["status=-1", "status=-9002", "status=-2,count=50", "status=9900,count=5"])
-def test_a_failing_disable_does_not_stop_the_suspend(lab, pipe, fault):
+@pytest.mark.parametrize("operation,fault", pairs(["suspend"], [*FAILURES, *BUSY]))
+def test_a_failing_disable_does_not_stop_the_suspend(lab, pipe, operation, fault):
     """Firmware does not, or not at once, disable the pipe: the partition sleeps all the same, and loses nothing."""
     hmc = console_hmc(lab, pipe)
     reader = pipe.partition.serve("hmc4", "hvpipe -s hmc4 recv -n 1")
-    pipe.inject(f"set-system-parameter:{fault}")
+    pipe.inject(fault)
     suspension = suspend(pipe)
-    assert count_enabled(pipe, suspension.mark) == ("0" if "count" in fault else "")
+    assert count_enabled(pipe, suspension.mark) == ("0" if fault in BUSY else "")
     hmc.write(b"hello\n")
     wait_queued(pipe, 1, suspension.mark)
     suspension.wake()
