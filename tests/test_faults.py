@@ -28,12 +28,17 @@ STEPS = r"""
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
+#define SIZE (48 + 4088 + 1)
+
 static struct { int fd, writes; } handles[10];
-static char buffer[48 + 4088 + 1];
+static char *buffer;
+static int nth;     /* what of the kernel's in the next step is to fail, 0: nothing */
 
 static int events_of(int fd, int events, int timeout)
 {
@@ -83,14 +88,16 @@ static int step(const char *name, int n)
             handles[n].fd = fd;
         return fd;
     }
-    if (!strcmp(name, "write") || !strcmp(name, "again")) {
-        handles[n].writes += *name == 'w';
+    if (!strcmp(name, "write") || !strcmp(name, "again") || !strcmp(name, "fresh")) {
+        handles[n].writes += *name != 'a';
         len = 48 + sprintf(buffer + 48, "%d.%d", n, handles[n].writes);
+        if (*name == 'f')   /* from pages that the kernel has to fetch */
+            madvise(buffer, SIZE, MADV_DONTNEED);
         len -= write(fd, buffer, len);
         return len ? -1 : 0;
     }
     if (!strcmp(name, "read")) {
-        len = read_message(fd, sizeof(buffer) - 1);
+        len = read_message(fd, SIZE - 1);
         if (!len)
             printf("=nothing");
         return len;
@@ -98,7 +105,7 @@ static int step(const char *name, int n)
     if (!strcmp(name, "take")) {
         do
             events_of(fd, POLLIN, -1);
-        while (!(len = read_message(fd, sizeof(buffer) - 1)));
+        while (!(len = read_message(fd, SIZE - 1)));
         return len;
     }
     if (!strcmp(name, "short"))
@@ -116,28 +123,75 @@ static int step(const char *name, int n)
         return close(fd);
     if (!strcmp(name, "meet")) {
         fd = open("/tmp/meet", O_RDONLY);
-        while (read(fd, buffer, sizeof(buffer)) > 0)
+        while (read(fd, buffer, SIZE) > 0)
             ;
         close(fd);
         return close(open("/tmp/met", O_WRONLY));
+    }
+    if (!strcmp(name, "fail")) {
+        nth = n;
+        return 0;
     }
     errno = ENOSYS;
     return -1;
 }
 
+/* Have the NTHth of what this thread now asks the kernel's allocator, or its copies from and to us, for fail. */
+static int arm(void)
+{
+    int fd = open("/proc/thread-self/fail-nth", O_RDWR);
+    char text[12];
+
+    return pwrite(fd, text, sprintf(text, "%d", nth), 0) < 0 ? -1 : fd;
+}
+
+/* Returns whether it did. */
+static int disarm(int fd)
+{
+    char text[12] = "";
+    int struck = pread(fd, text, 11, 0) > 0 && *text == '0';
+
+    pwrite(fd, "0", 1, 0);
+    close(fd);
+    return struck;
+}
+
 int main(int argc, char **argv)
 {
+    static char out[65536];
     char name[16];
 
-    setvbuf(stdout, NULL, _IONBF, 0);
+    /* Nothing may be asked of the kernel between a step and disarm(). */
+    setvbuf(stdout, out, _IOFBF, sizeof(out));
+    buffer = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     for (int i = 1, n; i < argc; i++) {
+        int armed = -1, error, ret;
+
         n = 0;
-        if (sscanf(argv[i], "%15[a-z]%d", name, &n) < 1 || n < 0 || n > 9)
+        if (sscanf(argv[i], "%15[a-z]%d", name, &n) < 1 || n < 0 || (n > 9 && strcmp(name, "fail")))
             return 2;
         printf("%s%s", i > 1 ? " " : "", argv[i]);
+        fflush(stdout);
+        if (nth) {
+            armed = arm();
+            if (armed < 0)
+                return 3;
+            nth = 0;
+        }
         errno = 0;
-        if (step(name, n) < 0)
-            printf("=%s", strerrorname_np(errno));
+        ret = step(name, n);
+        error = errno;
+        if (ret < 0)
+            printf("=%s", strerrorname_np(error));
+        if (armed >= 0 && disarm(armed)) {
+            printf("!");
+            if (ret < 0 && (error == ENOMEM || error == EFAULT)) {  /* again, as if nothing had been */
+                if (!strcmp(name, "write") || !strcmp(name, "fresh"))
+                    handles[n].writes--;
+                i--;
+            }
+        }
+        fflush(stdout);
     }
     return 0;
 }

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The kernel has no memory, or cannot copy from or to a program, at each place in turn where it asks for that.
+
+For each operation the 1st thing that the kernel needs in it fails, then the 2nd, until the operation has succeeded
+without a failure. The steps are those of test_faults, with `failN` before the step in which the Nth is to fail. What
+comes out of a step in which something failed ends in "!"; if the step failed for it, it follows again and must do as if
+there had been nothing. Needs a kernel with fault injection: `make test KERNEL=vmlinux-debug`.
+"""
+
+import re
+
+import pytest
+
+from lab import BUILD, KERNEL, TOP, initrd_with
+from test_faults import STEPS, Pipe, proven
+from test_races import run_race
+
+CONFIG = (BUILD / KERNEL).resolve().parent / "config"
+pytestmark = pytest.mark.skipif(not CONFIG.exists() or "CONFIG_FAILSLAB=y" not in CONFIG.read_text(encoding="utf-8"),
+                                reason=f"{KERNEL} cannot inject faults; KERNEL=vmlinux-debug can")
+DEBUG = "/sys/kernel/debug"
+CACHE = "/sys/kernel/slab/kmalloc-8k"      # where the driver has room for a message from
+
+
+@pytest.fixture(scope="module")
+def machine(lab):
+    """A partition for all tests here."""
+    place = lab.scratch("failslab")
+    initrd = initrd_with(place, "steps", STEPS)
+    initrd = initrd_with(place, "race", (TOP / "tests/race.c").read_text(encoding="utf-8"), initrd=initrd)
+    pipe = Pipe(lab, "failslab", options=["-initrd", initrd, "-trace", "runstate_set"], smp=2)
+    # Allocations that could wait for memory fail, too; and no failure is reported as one by a stack trace.
+    pipe.partition.check(f"cd {DEBUG}; echo N >failslab/ignore-gfp-wait; echo 0 >failslab/verbose; "
+                         "echo 0 >fail_usercopy/verbose")
+    yield pipe
+    pipe.close()
+
+
+@pytest.fixture(name="pipe")
+def proven_pipe(lab, machine):
+    """The partition, proven to work after each test."""
+    yield from proven(machine, lab)
+
+
+PLACES = 24     # that are tried in an operation; more than any has
+
+# The operation; the errors it may have; the messages that each run of the steps drops; the steps, with the place for
+# `failN` and the number of the run.
+OPERATIONS = {
+    "create": ("ENOMEM EFAULT", 0, "{fail} open1 write1 take1=1.{n} close1"),
+    "write": ("", 0, "open1 {fail} write1 take1=1.{n} read1=nothing close1"),
+    "write what is paged out": ("ENOMEM EFAULT", 0, "open1 {fail} fresh1 take1=1.{n} read1=nothing close1"),
+    "read": ("", 0, "open1 write1 poll1=in,out {fail} read1=1.{n} read1=nothing close1"),
+    "read with another held": ("ENOMEM", 0, "open1 open2 write1 poll1=in,out short1=EMSGSIZE write2 poll2=in,out "
+                               "{fail} read2=2.{n} read1=1.{n} read2=nothing read1=nothing close2 close1"),
+    "read a short buffer": ("ENOMEM", 0, "open1 open2 write1 poll1=in,out short1=EMSGSIZE write2 poll2=in,out "
+                            "{fail} short2=EMSGSIZE read2=2.{n} read1=1.{n} read1=nothing close2 close1"),
+    "read what is held": ("EFAULT", 0, "open1 write1 poll1=in,out short1=EMSGSIZE {fail} read1=1.{n} read1=nothing "
+                          "close1"),
+    "close with another held": ("", 2, "open1 open2 write1 poll1=in,out short1=EMSGSIZE write2 poll2=in,out {fail} "
+                                "close2 close1 open3 write3 take3=3.{n} close3"),
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_each_failure_in_turn(pipe, operation):
+    """Each has its errno or goes unnoticed; the same again succeeds, and no message is lost, doubled or left."""
+    errors, drops, steps = OPERATIONS[operation]
+    asked = " ".join(steps.format(fail=f"fail{n}", n=n) for n in range(1, PLACES + 1))
+    pipe.drops = drops * PLACES
+    said = pipe.run(asked)
+    assert re.sub(r"\w+=(ENOMEM|EFAULT)! ", "", said).replace("!", "") == asked, said
+    assert set(re.findall(r"=(\w+)!", said)) - {"EMSGSIZE"} == set(errors.split()), said
+    # The first did strike, and at the last there was nothing left to fail.
+    assert "!" in said.partition("fail2 ")[0] and "!" not in said.rpartition("fail")[2], said
+
+
+def fail_in_cache(pipe, percent):
+    """Have PERCENT of the allocations of room for a message fail, for all tasks; 0: none."""
+    pipe.partition.check(f"echo {int(percent > 0)} >{CACHE}/failslab; cd {DEBUG}/failslab; echo Y >cache-filter; "
+                         f"echo -1 >times; echo {percent} >probability")
+
+
+def test_no_memory_for_long(pipe):
+    """Reads fail with ENOMEM, and closing has the work try again; when there is memory all go on, nothing is lost."""
+    steps = ("open1 open2 open3 write1 poll1=in,out short1=EMSGSIZE meet write2 poll2=in,out read2=ENOMEM "
+             "short2=ENOMEM read2=ENOMEM write3 now3=out close2 meet take3=3.1 read1=1.1 read1=nothing read3=nothing "
+             "close1 close3")
+    waiting = pipe.start(steps)
+    # The first message took the room that there was.
+    fail_in_cache(pipe, 100)
+    pipe.meet()
+    fail_in_cache(pipe, 0)
+    pipe.meet()
+    pipe.drops = 1
+    assert waiting.check() == steps
+
+
+def test_races_without_memory(lab, pipe):
+    """The operations of test_races while a third of the allocations fail: each message is accounted for."""
+    fail_in_cache(pipe, 30)
+    pipe.drops = run_race(lab, pipe, 4000)
+    fail_in_cache(pipe, 0)
