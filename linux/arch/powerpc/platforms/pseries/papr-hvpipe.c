@@ -427,7 +427,7 @@ static s32 rtas_check_exception_hvpipe(struct hvpipe *pipe)
 	KUNIT_STATIC_STUB_REDIRECT(rtas_check_exception_hvpipe, pipe);
 
 	return rtas_call(rtas_function_token(RTAS_FN_CHECK_EXCEPTION), 6, 1, NULL,
-			 RTAS_VECTOR_EXTERNAL_INTERRUPT, pipe->irq,
+			 RTAS_VECTOR_EXTERNAL_INTERRUPT, READ_ONCE(pipe->irq),
 			 RTAS_HVPIPE_MSG_EVENTS, 1 /* Time Critical */,
 			 __pa(pipe->area->event_log), rtas_get_error_log_max());
 }
@@ -542,10 +542,10 @@ static void hvpipe_hold(struct hvpipe *pipe, const struct hvpipe_received *recei
 	handle = hvpipe_find(pipe, received->source);
 	if (handle) {
 		pipe->spare = NULL;
-		handle->received++;
-		handle->received_bytes += msg->len;
+		WRITE_ONCE(handle->received, handle->received + 1);
+		WRITE_ONCE(handle->received_bytes, handle->received_bytes + msg->len);
 		list_add_tail(&msg->list, &handle->held);
-		handle->nheld++;
+		WRITE_ONCE(handle->nheld, handle->nheld + 1);
 		hvpipe_wake(handle);
 	}
 	xa_unlock_irqrestore(&pipe->sources, flags);
@@ -660,7 +660,7 @@ static ssize_t hvpipe_read_held(struct hvpipe_handle *handle, struct iov_iter *t
 		return -EMSGSIZE;
 	}
 	list_del(&msg->list);
-	handle->nheld--;
+	WRITE_ONCE(handle->nheld, handle->nheld - 1);
 	xa_unlock_irq(sources);
 
 	if (copy_to_iter(&msg->hdr, len, to) == len) {
@@ -672,7 +672,7 @@ static ssize_t hvpipe_read_held(struct hvpipe_handle *handle, struct iov_iter *t
 
 	xa_lock_irq(sources);
 	list_add(&msg->list, &handle->held);
-	handle->nheld++;
+	WRITE_ONCE(handle->nheld, handle->nheld + 1);
 	hvpipe_wake(handle);
 	xa_unlock_irq(sources);
 	return -EFAULT;
@@ -738,8 +738,8 @@ static ssize_t hvpipe_read_pipe(struct hvpipe_handle *handle, struct iov_iter *t
 		copied = copy_to_iter(&area->hdr, len, to);
 		pagefault_enable();
 		if (likely(copied == len)) {
-			handle->received++;
-			handle->received_bytes += received.len;
+			WRITE_ONCE(handle->received, handle->received + 1);
+			WRITE_ONCE(handle->received_bytes, handle->received_bytes + received.len);
 			mutex_unlock(&rtas_ibm_receive_hvpipe_msg_lock);
 			return len;
 		}
@@ -832,8 +832,8 @@ static int hvpipe_write_pipe(struct hvpipe_handle *handle, struct iov_iter *from
 
 	err = hvpipe_send(pipe, handle->source, len);
 	if (likely(!err)) {
-		handle->sent++;
-		handle->sent_bytes += len;
+		WRITE_ONCE(handle->sent, handle->sent + 1);
+		WRITE_ONCE(handle->sent_bytes, handle->sent_bytes + len);
 	} else if (err == -EBUSY) {
 		err = -ENXIO;
 	}
@@ -904,7 +904,7 @@ static void hvpipe_close(struct hvpipe_handle *handle)
 
 	xa_lock_irq(&pipe->sources);
 	__xa_erase(&pipe->sources, FIELD_GET(HVPIPE_SOURCE_INDEX, handle->source));
-	pipe->handles--;
+	WRITE_ONCE(pipe->handles, pipe->handles - 1);
 	xa_unlock_irq(&pipe->sources);
 
 	if (test_bit(HVPIPE_ANNOUNCED, &handle->flags))
@@ -987,7 +987,7 @@ static struct file *hvpipe_create(struct hvpipe *pipe, u32 source)
 	err = __xa_insert(&pipe->sources, FIELD_GET(HVPIPE_SOURCE_INDEX, source),
 			  handle, GFP_KERNEL_ACCOUNT);
 	if (!err)
-		pipe->handles++;
+		WRITE_ONCE(pipe->handles, pipe->handles + 1);
 	xa_unlock_irq(&pipe->sources);
 	if (err) {
 		kfree(handle);
@@ -1170,7 +1170,7 @@ static int hvpipe_fetch_event(struct hvpipe *pipe)
 
 static irqreturn_t hvpipe_interrupt(int irq, void *dev_id)
 {
-	hvpipe.irq = virq_to_hw(irq);
+	WRITE_ONCE(hvpipe.irq, virq_to_hw(irq));
 	if (hvpipe_fetch_event(&hvpipe))
 		hvpipe_due(&hvpipe, HVPIPE_DUE_EVENT);
 	return IRQ_HANDLED;
