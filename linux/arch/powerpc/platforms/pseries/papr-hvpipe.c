@@ -44,6 +44,7 @@
 #include <linux/bitfield.h>
 #include <linux/bitops.h>
 #include <linux/build_bug.h>
+#include <linux/cache.h>
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/init.h>
@@ -180,7 +181,8 @@ enum {
  *           receive, as a received message must not be lost. Receive lock.
  * @dropped: Messages that went to nobody.
  * @event_lock: Guards the use of the event log.
- * @irq:     The event interrupt's number, as firmware knows it.
+ * @virq:    The event interrupt's number, as Linux knows it.
+ * @irq:     The same, as firmware knows it.
  * @due:     What the work has to do.
  * @work:    Does what is due.
  * @retry:   Delay until the work tries again what failed, in jiffies.
@@ -200,6 +202,7 @@ struct hvpipe {
 	struct hvpipe_msg *spare;
 	atomic_long_t dropped;
 	spinlock_t event_lock;	/* see above */
+	unsigned int virq;
 	unsigned int irq;
 	unsigned long due;
 	struct delayed_work work;
@@ -245,6 +248,13 @@ struct hvpipe_handle {
 };
 
 static struct hvpipe_firmware_area hvpipe_area __aligned(SZ_4K);
+
+/* Looked up once, not at each call. */
+static struct {
+	s32 send;
+	s32 receive;
+	s32 check_exception;
+} hvpipe_tokens __ro_after_init;
 
 static void hvpipe_work(struct work_struct *work);
 static void hvpipe_hold_expired(struct timer_list *timer);
@@ -295,8 +305,7 @@ static s32 rtas_ibm_send_hvpipe_msg(struct hvpipe *pipe, u32 source)
 {
 	KUNIT_STATIC_STUB_REDIRECT(rtas_ibm_send_hvpipe_msg, pipe, source);
 
-	return rtas_call(rtas_function_token(RTAS_FN_IBM_SEND_HVPIPE_MSG), 2, 1,
-			 NULL, source, __pa(&pipe->area->list));
+	return rtas_call(hvpipe_tokens.send, 2, 1, NULL, source, __pa(&pipe->area->list));
 }
 
 /**
@@ -365,8 +374,7 @@ static s32 rtas_ibm_receive_hvpipe_msg(struct hvpipe *pipe,
 
 	KUNIT_STATIC_STUB_REDIRECT(rtas_ibm_receive_hvpipe_msg, pipe, received);
 
-	fwrc = rtas_call(rtas_function_token(RTAS_FN_IBM_RECEIVE_HVPIPE_MSG), 2, 3,
-			 rets, __pa(pipe->area->received),
+	fwrc = rtas_call(hvpipe_tokens.receive, 2, 3, rets, __pa(pipe->area->received),
 			 sizeof(pipe->area->received));
 	received->source = rets[0];
 	received->len = rets[1];
@@ -426,7 +434,7 @@ static s32 rtas_check_exception_hvpipe(struct hvpipe *pipe)
 {
 	KUNIT_STATIC_STUB_REDIRECT(rtas_check_exception_hvpipe, pipe);
 
-	return rtas_call(rtas_function_token(RTAS_FN_CHECK_EXCEPTION), 6, 1, NULL,
+	return rtas_call(hvpipe_tokens.check_exception, 6, 1, NULL,
 			 RTAS_VECTOR_EXTERNAL_INTERRUPT, READ_ONCE(pipe->irq),
 			 RTAS_HVPIPE_MSG_EVENTS, 1 /* Time Critical */,
 			 __pa(pipe->area->event_log), rtas_get_error_log_max());
@@ -1170,7 +1178,11 @@ static int hvpipe_fetch_event(struct hvpipe *pipe)
 
 static irqreturn_t hvpipe_interrupt(int irq, void *dev_id)
 {
-	WRITE_ONCE(hvpipe.irq, virq_to_hw(irq));
+	/* The same one each time; the look-up takes longer than all else here. */
+	if (unlikely(irq != hvpipe.virq)) {
+		hvpipe.virq = irq;
+		WRITE_ONCE(hvpipe.irq, virq_to_hw(irq));
+	}
 	if (hvpipe_fetch_event(&hvpipe))
 		hvpipe_due(&hvpipe, HVPIPE_DUE_EVENT);
 	return IRQ_HANDLED;
@@ -1368,9 +1380,13 @@ static int __init hvpipe_init(void)
 	struct device_node *events;
 	int err;
 
+	hvpipe_tokens.send = rtas_function_token(RTAS_FN_IBM_SEND_HVPIPE_MSG);
+	hvpipe_tokens.receive = rtas_function_token(RTAS_FN_IBM_RECEIVE_HVPIPE_MSG);
+	hvpipe_tokens.check_exception = rtas_function_token(RTAS_FN_CHECK_EXCEPTION);
+
 	if (!of_property_present(rtas.dev, "ibm,hypervisor-pipe-capable") ||
-	    !rtas_function_implemented(RTAS_FN_IBM_SEND_HVPIPE_MSG) ||
-	    !rtas_function_implemented(RTAS_FN_IBM_RECEIVE_HVPIPE_MSG))
+	    hvpipe_tokens.send == RTAS_UNKNOWN_SERVICE ||
+	    hvpipe_tokens.receive == RTAS_UNKNOWN_SERVICE)
 		return -ENODEV;
 
 	events = of_find_node_by_path("/event-sources/ibm,hvpipe-msg-events");
