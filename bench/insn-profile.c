@@ -24,6 +24,8 @@
 #define USER 0x10000000		/* where a static program lies */
 #define USER_END 0x20000000
 #define KERNEL 0xc000000000000000
+#define WAKEUP 6		/* the row of bench.c's wakeup */
+#define INTERRUPT 0xc000000000004500
 #define MARK 0x60004850		/* ori 0,0,0x4850: MARK(0) of bench.c */
 
 struct symbol {
@@ -73,6 +75,13 @@ static void mark(unsigned int cpu, void *data)
 	marked[row]++;
 }
 
+/* The event's interrupt divides the wake-up: what comes after it is a row of its own. */
+static void interrupt(unsigned int cpu, void *data)
+{
+	if (row == WAKEUP)
+		mark(cpu, GUINT_TO_POINTER(WAKEUP + 1));
+}
+
 static void translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
 	for (size_t i = 0; i < qemu_plugin_tb_n_insns(tb); i++) {
@@ -89,6 +98,8 @@ static void translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 		else
 			qemu_plugin_register_vcpu_insn_exec_inline(insn, QEMU_PLUGIN_INLINE_ADD_U64,
 								   &executed[function], 1);
+		if (address == INTERRUPT)
+			qemu_plugin_register_vcpu_insn_exec_cb(insn, interrupt, QEMU_PLUGIN_CB_NO_REGS, NULL);
 	}
 }
 
