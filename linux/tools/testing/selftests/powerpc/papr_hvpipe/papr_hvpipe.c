@@ -678,7 +678,7 @@ static bool missing_page(struct missing_page *m)
 	m->size = sysconf(_SC_PAGESIZE);
 	m->page = mmap(NULL, m->size, PROT_READ | PROT_WRITE,
 		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	m->fd = syscall(SYS_userfaultfd, O_CLOEXEC);
+	m->fd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 	if (m->page == MAP_FAILED || m->fd < 0 || ioctl(m->fd, UFFDIO_API, &api))
 		return false;
 	reg.range.start = (unsigned long)m->page;
