@@ -26,6 +26,7 @@ struct hmc {
 };
 
 SpaprMachineState fuzz_machine;
+SpaprHvpipe *fuzz_pipe;
 AddressSpace address_space_memory;
 
 static MemoryRegion ram_region, no_region;
@@ -172,7 +173,7 @@ static void pump(struct hmc *hmc)
 		size_t room = hvpipe_link_can_receive(hmc->source), n;
 		uint8_t *bytes;
 
-		CHECK(room <= HVPIPE_LINK_MAX_FRAME);
+		CHECK(room <= 2 * HVPIPE_LINK_MAX_FRAME);
 		if (!room)
 			return;
 		n = whole ? hmc->in->len : piece(&seed, hmc->in->len);
@@ -214,6 +215,8 @@ static SpaprHvpipe *set_up(void)
 	Error *error = NULL;
 
 	fuzz_machine.hvpipe = NULL;
+	fuzz_pipe = s;
+	s->capable = true;
 	hvpipe_init((Object *)s);
 	hvpipe_realize(&s->parent, &error);
 	CHECK(!error && fuzz_machine.hvpipe == s);

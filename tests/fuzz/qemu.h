@@ -131,6 +131,7 @@ typedef struct TypeInfo {
 #define object_class_property_set_description(class, name, text) ((void)0)
 #define object_dynamic_cast(object, type) (object)
 #define qdev_get_machine() (&fuzz_machine)
+#define object_resolve_path_type(path, type, ambiguous) ((void)(type), fuzz_pipe)
 #define qdev_add_vm_change_state_handler(dev, handler, opaque) ((void)(handler))
 #define qemu_register_reset(handler, opaque) ((void)(handler))
 #define vmstate_register(object, id, description, opaque) ((void)(description))
@@ -172,6 +173,16 @@ typedef struct QEMUTimer {
 
 #define QEMU_CLOCK_VIRTUAL 0
 #define SCALE_MS 1000000
+/* Nobody else runs: waiting is over at once. */
+typedef struct QemuCond {
+	int unused;
+} QemuCond;
+
+#define qemu_in_vcpu_thread() false
+#define qemu_cond_init(cond) ((void)(cond))
+#define qemu_cond_destroy(cond) ((void)(cond))
+#define qemu_cond_broadcast(cond) ((void)(cond))
+#define qemu_cond_timedwait_iothread(cond, ms) ((void)(cond), (void)(ms))
 #define timer_new_ns(clock, callback, opaque) ((void)(callback), g_new0(QEMUTimer, 1))
 #define timer_mod(timer, when) ((void)(when))
 #define qemu_clock_get_ns(clock) 0
@@ -205,6 +216,7 @@ typedef gboolean (*FEWatchFunc)(void *do_not_use, GIOCondition condition, void *
 
 /* The fuzz target's */
 extern SpaprMachineState fuzz_machine;
+extern SpaprHvpipe *fuzz_pipe;
 extern AddressSpace address_space_memory;
 
 void error_report(const char *format, ...) G_GNUC_PRINTF(1, 2);
