@@ -7,7 +7,9 @@
  */
 
 #include "qemu/osdep.h"
+#include <sys/un.h>
 #include "qemu/bswap.h"
+#include "qemu/cutils.h"
 #include "libqtest.h"
 #include "qapi/qmp/qdict.h"
 
@@ -305,10 +307,18 @@ static void test_move(void)
 /* A move that does not get on can be given up. */
 static void test_abort_move(void)
 {
+    g_autofree char *path = g_strdup_printf("%s/deaf", dir);
+    g_autofree char *uri = g_strdup_printf("unix:%s", path);
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
     QTestState *qts = boot_asleep();
+    int deaf = socket(AF_UNIX, SOCK_STREAM, 0);
 
+    /* A target that takes the connection and reads nothing */
+    pstrcpy(address.sun_path, sizeof(address.sun_path), path);
+    g_assert(!bind(deaf, (struct sockaddr *)&address, sizeof(address)));
+    g_assert(!listen(deaf, 1));
     qtest_qmp_assert_success(qts, "{ 'execute': 'migrate', 'arguments': "
-                             "{ 'uri': 'exec:sleep 60 </dev/null' } }");
+                             "{ 'uri': %s } }", uri);
     expect_error(qts, "vasi-state", "'aborted'", "migrate_cancel first");
     qtest_qmp_assert_success(qts, "{ 'execute': 'migrate_cancel' }");
     for (;;) {
@@ -326,6 +336,8 @@ static void test_abort_move(void)
     qtest_qmp_eventwait(qts, "WAKEUP");
     g_assert_cmpint(suspend_status(qts), ==, ABORTED);
     qtest_quit(qts);
+    close(deaf);
+    unlink(path);
 }
 
 /* A stream that somebody has tampered with is refused, and says why. */
