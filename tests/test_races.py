@@ -94,7 +94,7 @@ def test_nothing_is_lost_doubled_misrouted_or_stuck(lab, cpus):
     pipe = Pipe(lab, f"races-{cpus}", options=["-initrd", initrd, "-trace", "runstate_set"], smp=cpus)
     waker = Waker(pipe.partition)
     run_race(lab, pipe, OPERATIONS, SUSPENDS)
-    assert waker.count == SUSPENDS
+    assert 0 < waker.count <= SUSPENDS  # who is to suspend the partition may be killed before
 
     lab.tidy()
     pipe.check_works()
