@@ -144,11 +144,12 @@ def test_who_receives_rides_through(lab, pipe, command):
 
 
 def test_what_is_being_sent_rides_through(lab, pipe, tmp_path):
-    """Four hundred messages are under way to an HMC when the partition moves: each arrives once, though the pipe to the
+    """Four thousand messages are under way to an HMC when the partition moves: each arrives once, though the pipe to the
     HMC is lost until that has found the partition."""
     got = tmp_path / "got"
-    hmc = lab.hmc(pipe.partition, "hmc4", "recv", "-n", "400", output=got, follow=True)
-    pipe.partition.check("for n in $(seq 400); do head -c 4084 /dev/zero; printf %04d $n; done >/tmp/stream")
+    # More than can be sent before the partition sleeps.
+    hmc = lab.hmc(pipe.partition, "hmc4", "recv", "-n", "4000", output=got, follow=True)
+    pipe.partition.check("for n in $(seq 4000); do printf %04088d $n; done >/tmp/stream")
     sender = []
 
     def send():
@@ -156,12 +157,12 @@ def test_what_is_being_sent_rides_through(lab, pipe, tmp_path):
         sender.append(pipe.partition.start("exec hvpipe -s hmc4 send /tmp/stream"))
         pipe.partition.hypervisor.wait_for(rf"frame_in source {HMC4} type 2 length 0 sequence 20\s", since=mark)
     moved = Move(pipe, ready=send).asleep()
-    assert not re.search(rf"frame_in source {HMC4} type 2 length 0 sequence 400\s",
+    assert not re.search(rf"frame_in source {HMC4} type 2 length 0 sequence 4000\s",
                          moved.here.hypervisor.since(moved.mark)), "all was sent before the move"
     moved.arrive()
     hmc.check()
     sender[0].check()
-    assert got.read_bytes() == b"".join(bytes(4084) + b"%04d" % n for n in range(1, 401))
+    assert got.read_bytes() == b"".join(b"%04088d" % n for n in range(1, 4001))
 
 
 @pytest.mark.parametrize("taken", [True, False])
