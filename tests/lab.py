@@ -375,6 +375,11 @@ class Qmp:
                 if event.get("event") == name and all(more.get(key) in values for key, values in data.items()):
                     return more
 
+    def forget_events(self):
+        """Wait for none of the events so far. They have come in when a command has returned that was run after them."""
+        with self._lock:
+            self._events.clear()
+
     def get(self, path, name):
         """A property of the object at PATH."""
         return self.execute("qom-get", path=path, property=name)
@@ -603,6 +608,8 @@ class Partition:
         """
         stream = next(self._streams)
         self.qmp.set("/machine", "vasi-stream", stream)
+        # A migration that was aborted may have slept for a moment, which nobody waited for.
+        self.qmp.forget_events()
         self.qmp.set("/machine", "vasi-state", "suspending")
         return self.agent.start(f"echo {stream} >/sys/kernel/mobility/migration", alone=True)
 
