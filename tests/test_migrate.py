@@ -144,8 +144,8 @@ def test_who_receives_rides_through(lab, pipe, command):
 
 
 def test_what_is_being_sent_rides_through(lab, pipe, tmp_path):
-    """Four thousand messages are under way to an HMC when the partition moves: each arrives once, though the pipe to the
-    HMC is lost until that has found the partition."""
+    """Four thousand messages are under way to an HMC when the partition moves: each arrives once, though the pipe to
+    the HMC is lost until that has found the partition."""
     got = tmp_path / "got"
     # More than can be sent before the partition sleeps.
     hmc = lab.hmc(pipe.partition, "hmc4", "recv", "-n", "4000", output=got, follow=True)
