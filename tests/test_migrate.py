@@ -87,7 +87,7 @@ def proven_pipe(lab, machine):
     yield from proven(machine, lab)
 
 
-def test_five_moves_under_traffic():
+def test_five_moves_under_traffic(record_property):
     """Back and forth while every source sends both ways: nothing is lost, doubled or misrouted."""
     done = subprocess.run([TOP / "scripts/migrate", "5"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                           check=False, timeout=1200)
@@ -97,6 +97,7 @@ def test_five_moves_under_traffic():
     assert last, done.stdout[-2000:]
     # Ten each way with each of four sources before each move and after the last.
     assert int(last[1]) >= 6 * 4 * 2 * 10
+    record_property("messages", {"sent": int(last[1]), "received": int(last[1])})
 
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "many", "1 2"])
