@@ -5,7 +5,7 @@
  * -icount shift=0: one instruction is one nanosecond) and answers for the
  * sources hmc1 to hmc8 (echo=on).
  *
- * usage: bench unit | floor | rtas_call | messages SIZE | busy | wakeup | handles COUNT
+ * usage: bench unit | floor | rtas_call | messages SIZE | busy | wakeup | asleep MS | handles COUNT
  *
  * Prints a line for each row: name, median, 10th and 90th percentile, number of
  * samples; all less the cost of reading the timebase. An average has the same
@@ -26,6 +26,7 @@
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #define HEADER 48		/* before each payload */
@@ -36,6 +37,8 @@
 #define SAMPLES 401
 #define WARM_UP 20		/* repetitions before the first sample */
 #define TICKS_PER_US 512	/* the timebase's rate */
+#define SLEEP_MS 100		/* of a reader that comes late */
+#define SLEEPS 15		/* samples of that */
 
 struct row {
 	const char *name;
@@ -339,6 +342,65 @@ static void wakeup(void)
 	print(&wakeup_row);
 }
 
+static void sleep_ms(int ms)
+{
+	const struct timespec time = { ms / 1000, ms % 1000 * 1000000 };
+
+	nanosleep(&time, NULL);
+}
+
+/* A program that comes late for each of its messages. */
+static void *sluggard(void *arg)
+{
+	static char message[HEADER + MAX_PAYLOAD];
+	struct pollfd pollfd = { .fd = *(int *)arg, .events = POLLIN };
+
+	for (;;) {
+		poll(&pollfd, 1, -1);
+		sleep_ms(SLEEP_MS);
+		if (read(pollfd.fd, message, sizeof(message)) < 0)
+			err(1, "the late reader");
+	}
+	return NULL;
+}
+
+/*
+ * What a message to another source waits, from its write() to the return of
+ * poll(), when it comes behind one whose reader sleeps for SLEEP_MS; handles
+ * hold such a message after HOLD_MS, if that is not 0. This is virtual time, in
+ * which nothing runs but the timers.
+ */
+static void asleep(int hold_ms)
+{
+	static struct row row = { .name = "wait" };
+	const char *name = "/sys/module/papr_hvpipe/parameters/hold_after_ms";
+	int device = open_device(), parameter = open(name, O_WRONLY);
+	int one = must_create(device, HMC | 1), two = must_create(device, HMC | 2);
+	struct pollfd pollfd = { .fd = two, .events = POLLIN };
+	pthread_t thread;
+	uint64_t start;
+
+	/* A driver that has no such parameter does as if it were 0. */
+	if ((parameter >= 0 || hold_ms) && dprintf(parameter, "%d\n", hold_ms) < 0)
+		err(1, "%s", name);
+	if (pthread_create(&thread, NULL, sluggard, &one))
+		errx(1, "cannot start a thread");
+
+	for (int i = 0; i < SLEEPS; i++) {
+		send_message(one, 64);
+		start = timebase();
+		send_message(two, 64);
+		if (poll(&pollfd, 1, -1) != 1)
+			err(1, "poll");
+		add(&row, timebase() - start);
+		receive_message(two, 64);
+		sleep_ms(2 * SLEEP_MS);	/* the late reader has read it, too */
+	}
+	if (parameter >= 0)
+		dprintf(parameter, "0\n");
+	print(&row);
+}
+
 /*
  * COUNT handles created, one after another; with all of them open, the last
  * among them closed and created again; all closed.
@@ -415,9 +477,12 @@ int main(int argc, char **argv)
 		busy();
 	else if (!strcmp(what, "wakeup") && argc == 2)
 		wakeup();
+	else if (!strcmp(what, "asleep") && argc == 3)
+		asleep(number);
 	else if (!strcmp(what, "handles") && argc == 3 && number >= 1 && number <= 65536)
 		handles(number);
 	else
-		errx(2, "usage: bench unit | floor | rtas_call | messages SIZE | busy | wakeup | handles COUNT");
+		errx(2, "usage: bench unit | floor | rtas_call | messages SIZE | busy | wakeup | asleep MS | "
+			"handles COUNT");
 	return 0;
 }
