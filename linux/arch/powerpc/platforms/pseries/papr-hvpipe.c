@@ -113,6 +113,18 @@ static_assert(HVPIPE_HDR_LEN == 48);
 #define HVPIPE_HOLD_MAX		256
 
 /*
+ * No message is received while all handles together hold this many, 64 MiB of
+ * them, whatever firmware does to have more of them held.
+ */
+#define HVPIPE_HELD_MAX		16384
+
+/*
+ * How often a reader's page may be gone again when it has just been brought
+ * in, before that counts as a fault.
+ */
+#define HVPIPE_PAGE_TRIES	16
+
+/*
  * The memory that firmware reads and writes. It has to lie below 4 GiB; the
  * kernel image does (see rtas_data_buf), so that no RTAS work area has to be
  * allocated for each message.
@@ -124,10 +136,16 @@ struct hvpipe_firmware_area {
 		__be64 address;
 		__be64 used;
 	} list;
+	/* ibm,set-system-parameter */
+	struct {
+		__be16 length;
+		u8 enable;
+		u8 reserved[5];
+	} parameter;
 	/* check-exception: read and written by the event interrupt only */
 	u8 event_log[RTAS_ERROR_LOG_MAX] __aligned(8);
 	/* Padding, so that @hdr and @received are one piece to copy to the user */
-	u8 reserved[SZ_4K - 24 - RTAS_ERROR_LOG_MAX - HVPIPE_HDR_LEN];
+	u8 reserved[SZ_4K - 32 - RTAS_ERROR_LOG_MAX - HVPIPE_HDR_LEN];
 	struct papr_hvpipe_hdr hdr;
 	u8 received[SZ_4K];
 	u8 sent[SZ_4K];
@@ -168,9 +186,10 @@ enum {
 
 /**
  * struct hvpipe - The partition's pipe.
- * @sources: The handles, by source index. Its lock also guards @handles and
- *           the messages that handles hold.
+ * @sources: The handles, by source index. Its lock also guards @handles, @held
+ *           and the messages that handles hold.
  * @handles: How many handles there are.
+ * @held:    How many messages they hold.
  * @state:   Whether firmware may be called. Changes under both RTAS locks.
  * @changing: How many are about to change @state. No new call begins, and one
  *           in flight ends when patience is out.
@@ -180,13 +199,12 @@ enum {
  * @spare:   Room for one message that has to be held. Present before each
  *           receive, as a received message must not be lost. Receive lock.
  * @dropped: Messages that went to nobody.
- * @event_lock: Guards the use of the event log.
- * @virq:    The event interrupt's number, as Linux knows it.
+ * @event_lock: Guards the event log, @virq and @irq.
+ * @virq:    Number of the interrupt that came last, as Linux knows it.
  * @irq:     The same, as firmware knows it.
  * @due:     What the work has to do.
  * @work:    Does what is due.
  * @retry:   Delay until the work tries again what failed, in jiffies.
- * @enable:  The system parameter's value. Both RTAS locks.
  * @announced: Source of the message announced last.
  * @hold_after_ms: How long an announced message waits for its reader before
  *           its handle holds it, in ms; 0 for ever.
@@ -195,6 +213,7 @@ enum {
 struct hvpipe {
 	struct xarray sources;
 	unsigned int handles;
+	unsigned int held;
 	enum hvpipe_state state;
 	atomic_t changing;
 	unsigned long patience;
@@ -207,7 +226,6 @@ struct hvpipe {
 	unsigned long due;
 	struct delayed_work work;
 	unsigned long retry;
-	struct papr_sysparm_buf *enable;
 	u32 announced;
 	unsigned int hold_after_ms;
 	struct timer_list hold_timer;
@@ -248,6 +266,8 @@ struct hvpipe_handle {
 };
 
 static struct hvpipe_firmware_area hvpipe_area __aligned(SZ_4K);
+
+static bool hvpipe_present __ro_after_init;
 
 /* Looked up once, not at each call. */
 static struct {
@@ -435,22 +455,45 @@ static s32 rtas_check_exception_hvpipe(struct hvpipe *pipe)
 	KUNIT_STATIC_STUB_REDIRECT(rtas_check_exception_hvpipe, pipe);
 
 	return rtas_call(hvpipe_tokens.check_exception, 6, 1, NULL,
-			 RTAS_VECTOR_EXTERNAL_INTERRUPT, READ_ONCE(pipe->irq),
+			 RTAS_VECTOR_EXTERNAL_INTERRUPT, pipe->irq,
 			 RTAS_HVPIPE_MSG_EVENTS, 1 /* Time Critical */,
 			 __pa(pipe->area->event_log), rtas_get_error_log_max());
 }
 
-/* Enable or disable the pipe: one byte, 1 or 0. */
-static int hvpipe_set_enable(struct hvpipe *pipe, bool enable)
+static s32 rtas_ibm_set_system_parameter_hvpipe(struct hvpipe *pipe)
 {
-	KUNIT_STATIC_STUB_REDIRECT(hvpipe_set_enable, pipe, enable);
+	KUNIT_STATIC_STUB_REDIRECT(rtas_ibm_set_system_parameter_hvpipe, pipe);
+
+	return rtas_call(rtas_function_token(RTAS_FN_IBM_SET_SYSTEM_PARAMETER), 2, 1, NULL,
+			 PAPR_SYSPARM_HVPIPE_ENABLE.token, __pa(&pipe->area->parameter));
+}
+
+/**
+ * hvpipe_set_enable() - Enable or disable the pipe.
+ * @pipe:   The pipe.
+ * @enable: Which of the two.
+ *
+ * papr_sysparm_set() waits for a busy firmware without end; nobody could
+ * suspend or close a handle then.
+ *
+ * Context: May sleep. Both RTAS locks are held.
+ * Return: Firmware's status, 0 when done; a busy one when patience ran out.
+ */
+static s32 hvpipe_set_enable(struct hvpipe *pipe, bool enable)
+{
+	struct hvpipe_firmware_area *area = pipe->area;
+	unsigned long expires = 0;
+	s32 fwrc;
 
 	lockdep_assert_held(&rtas_ibm_send_hvpipe_msg_lock);
 	lockdep_assert_held(&rtas_ibm_receive_hvpipe_msg_lock);
 
-	pipe->enable->len = cpu_to_be16(1);
-	pipe->enable->val[0] = enable;
-	return papr_sysparm_set(PAPR_SYSPARM_HVPIPE_ENABLE, pipe->enable);
+	area->parameter.length = cpu_to_be16(sizeof(area->parameter.enable));
+	area->parameter.enable = enable;
+	do {
+		fwrc = rtas_ibm_set_system_parameter_hvpipe(pipe);
+	} while (hvpipe_busy_delay(pipe, fwrc, &expires, false) > 0);
+	return fwrc;
 }
 
 /* Run the work after @delay, or earlier if it is to run earlier already. */
@@ -512,6 +555,13 @@ static void hvpipe_wake(struct hvpipe_handle *handle)
 	wake_up_interruptible_poll(&handle->wait, EPOLLIN | EPOLLRDNORM);
 }
 
+/* What was announced to the handle is still to be received. */
+static void hvpipe_announce(struct hvpipe_handle *handle)
+{
+	set_bit(HVPIPE_ANNOUNCED, &handle->flags);
+	hvpipe_wake(handle);
+}
+
 static void hvpipe_count_drop(struct hvpipe *pipe, u32 source, size_t len)
 {
 	atomic_long_inc(&pipe->dropped);
@@ -525,6 +575,11 @@ static int hvpipe_prepare_spare(struct hvpipe *pipe)
 {
 	lockdep_assert_held(&rtas_ibm_receive_hvpipe_msg_lock);
 
+	if (unlikely(READ_ONCE(pipe->held) >= HVPIPE_HELD_MAX)) {
+		pr_warn_ratelimited("%u messages were received and not read, no other is received\n",
+				    HVPIPE_HELD_MAX);
+		return -ENOMEM;
+	}
 	if (unlikely(!pipe->spare))
 		pipe->spare = kmalloc(sizeof(*pipe->spare), GFP_KERNEL_ACCOUNT);
 	return pipe->spare ? 0 : -ENOMEM;
@@ -554,12 +609,25 @@ static void hvpipe_hold(struct hvpipe *pipe, const struct hvpipe_received *recei
 		WRITE_ONCE(handle->received_bytes, handle->received_bytes + msg->len);
 		list_add_tail(&msg->list, &handle->held);
 		WRITE_ONCE(handle->nheld, handle->nheld + 1);
+		WRITE_ONCE(pipe->held, pipe->held + 1);
 		hvpipe_wake(handle);
 	}
 	xa_unlock_irqrestore(&pipe->sources, flags);
 
 	if (!handle)
 		hvpipe_count_drop(pipe, received->source, received->len);
+}
+
+/*
+ * Why the pipe cannot be used, for the work: 0 when it is not enabled, as the
+ * hypervisor announces again what is pending when it will be; else somebody may
+ * be about to change that, who may find nothing to do: try again.
+ */
+static int hvpipe_unusable(struct hvpipe *pipe)
+{
+	lockdep_assert_held(&rtas_ibm_receive_hvpipe_msg_lock);
+
+	return pipe->state == HVPIPE_ENABLED ? -EAGAIN : 0;
 }
 
 /**
@@ -578,9 +646,8 @@ static int hvpipe_drain(struct hvpipe *pipe)
 
 	guard(mutex)(&rtas_ibm_receive_hvpipe_msg_lock);
 
-	/* The hypervisor announces again what is pending when it is enabled. */
 	if (!hvpipe_usable(pipe))
-		return 0;
+		return hvpipe_unusable(pipe);
 
 	err = hvpipe_prepare_spare(pipe);
 	if (!err)
@@ -611,7 +678,7 @@ static int hvpipe_take_over(struct hvpipe *pipe)
 	guard(mutex)(&rtas_ibm_receive_hvpipe_msg_lock);
 
 	if (!hvpipe_usable(pipe))
-		return 0;
+		return hvpipe_unusable(pipe);
 	err = hvpipe_prepare_spare(pipe);
 	if (err)
 		return err;
@@ -637,7 +704,7 @@ static int hvpipe_take_over(struct hvpipe *pipe)
 	xa_lock_irq(&pipe->sources);
 	handle = hvpipe_find(pipe, source);
 	if (handle)
-		set_bit(HVPIPE_ANNOUNCED, &handle->flags);
+		hvpipe_announce(handle);
 	else
 		hvpipe_due(pipe, HVPIPE_DUE_DRAIN);
 	xa_unlock_irq(&pipe->sources);
@@ -645,44 +712,48 @@ static int hvpipe_take_over(struct hvpipe *pipe)
 }
 
 /*
- * Read a message that the handle holds. It is nobody else's while it is
- * copied, as that may sleep for a page; where the copy fails, it is held again.
+ * Read a message that the handle holds. It stays there until it was copied, so
+ * that what is read stays in order; pages come in without any lock.
  *
  * Return: Bytes read, 0 when nothing was held, else -ve errno.
  */
 static ssize_t hvpipe_read_held(struct hvpipe_handle *handle, struct iov_iter *to)
 {
-	struct xarray *sources = &handle->pipe->sources;
+	struct hvpipe *pipe = handle->pipe;
 	struct hvpipe_msg *msg;
-	size_t len;
+	size_t len, copied;
+	int tries = 0;
 
-	xa_lock_irq(sources);
-	msg = list_first_entry_or_null(&handle->held, struct hvpipe_msg, list);
-	if (!msg) {
-		xa_unlock_irq(sources);
-		return 0;
-	}
-	len = HVPIPE_HDR_LEN + msg->len;
-	if (iov_iter_count(to) < len) {
-		xa_unlock_irq(sources);
-		return -EMSGSIZE;
-	}
-	list_del(&msg->list);
-	WRITE_ONCE(handle->nheld, handle->nheld - 1);
-	xa_unlock_irq(sources);
+	do {
+		xa_lock_irq(&pipe->sources);
+		msg = list_first_entry_or_null(&handle->held, struct hvpipe_msg, list);
+		if (!msg) {
+			xa_unlock_irq(&pipe->sources);
+			return 0;
+		}
+		len = HVPIPE_HDR_LEN + msg->len;
+		if (iov_iter_count(to) < len) {
+			xa_unlock_irq(&pipe->sources);
+			return -EMSGSIZE;
+		}
+		pagefault_disable();
+		copied = copy_to_iter(&msg->hdr, len, to);
+		pagefault_enable();
+		if (likely(copied == len)) {
+			list_del(&msg->list);
+			WRITE_ONCE(handle->nheld, handle->nheld - 1);
+			WRITE_ONCE(pipe->held, pipe->held - 1);
+		}
+		xa_unlock_irq(&pipe->sources);
 
-	if (copy_to_iter(&msg->hdr, len, to) == len) {
-		kfree(msg);
-		if (test_bit(HVPIPE_ANNOUNCED, &handle->flags))
-			hvpipe_await_reader(handle->pipe);
-		return len;
-	}
-
-	xa_lock_irq(sources);
-	list_add(&msg->list, &handle->held);
-	WRITE_ONCE(handle->nheld, handle->nheld + 1);
-	hvpipe_wake(handle);
-	xa_unlock_irq(sources);
+		if (likely(copied == len)) {
+			kfree(msg);
+			if (test_bit(HVPIPE_ANNOUNCED, &handle->flags))
+				hvpipe_await_reader(pipe);
+			return len;
+		}
+		iov_iter_revert(to, copied);
+	} while (!fault_in_iov_iter_writeable(to, len) && ++tries < HVPIPE_PAGE_TRIES);
 	return -EFAULT;
 }
 
@@ -691,7 +762,7 @@ static ssize_t hvpipe_read_held(struct hvpipe_handle *handle, struct iov_iter *t
  * reader if it is for this handle, fits, and its pages are present; else it is
  * held.
  *
- * Return: Bytes read, 0 to look again what the handle holds, else -ve errno.
+ * Return: Bytes read, 0 to look again what the handle has, else -ve errno.
  *         -EAGAIN when another handle's message came, -ENODATA when none did.
  */
 static ssize_t hvpipe_read_pipe(struct hvpipe_handle *handle, struct iov_iter *to)
@@ -719,10 +790,11 @@ static ssize_t hvpipe_read_pipe(struct hvpipe_handle *handle, struct iov_iter *t
 
 	err = hvpipe_receive(pipe, &received, true);
 	if (unlikely(err)) {
+		/* Others that share the handle may have looked meanwhile. */
 		if (err == -EBADMSG)
 			err = -EIO;
 		else
-			set_bit(HVPIPE_ANNOUNCED, &handle->flags);
+			hvpipe_announce(handle);
 		if (err == -EBUSY)
 			err = -ENXIO;
 		goto unlock;
@@ -733,7 +805,7 @@ static ssize_t hvpipe_read_pipe(struct hvpipe_handle *handle, struct iov_iter *t
 	}
 	if (unlikely(received.source != handle->source)) {
 		/* Ours may still be to come, and not be announced again. */
-		set_bit(HVPIPE_ANNOUNCED, &handle->flags);
+		hvpipe_announce(handle);
 		hvpipe_hold(pipe, &received);
 		err = -EAGAIN;
 		goto unlock;
@@ -760,12 +832,43 @@ unlock:
 }
 
 /*
+ * Tell of a lost connection, when all that came before it was read. Nobody
+ * receives while that is looked at, so no message is on its way here.
+ *
+ * Return: Bytes read, -EAGAIN if there is nothing to tell, else -ve errno.
+ */
+static ssize_t hvpipe_read_loss(struct hvpipe_handle *handle, struct iov_iter *to)
+{
+	static const struct papr_hvpipe_hdr lost = { .flags = HVPIPE_LOST_CONNECTION };
+	bool tell;
+
+	if (!hvpipe_usable(handle->pipe))
+		return -ENXIO;
+	if (likely(!test_bit(HVPIPE_LOST, &handle->flags)))
+		return -EAGAIN;
+
+	if (mutex_lock_killable(&rtas_ibm_receive_hvpipe_msg_lock))
+		return -EINTR;
+	tell = list_empty(&handle->held) &&
+	       !test_bit(HVPIPE_ANNOUNCED, &handle->flags) &&
+	       test_and_clear_bit(HVPIPE_LOST, &handle->flags);
+	mutex_unlock(&rtas_ibm_receive_hvpipe_msg_lock);
+	if (!tell)
+		return -EAGAIN;
+
+	if (copy_to_iter(&lost, sizeof(lost), to) == sizeof(lost))
+		return sizeof(lost);
+	set_bit(HVPIPE_LOST, &handle->flags);
+	hvpipe_wake(handle);
+	return -EFAULT;
+}
+
+/*
  * The operations on a handle.
  */
 
 static ssize_t hvpipe_handle_read_iter(struct kiocb *iocb, struct iov_iter *to)
 {
-	static const struct papr_hvpipe_hdr lost = { .flags = HVPIPE_LOST_CONNECTION };
 	struct hvpipe_handle *handle = iocb->ki_filp->private_data;
 	ssize_t ret;
 
@@ -773,32 +876,14 @@ static ssize_t hvpipe_handle_read_iter(struct kiocb *iocb, struct iov_iter *to)
 		return -EINVAL;
 
 	do {
-		ret = 0;
+		ret = -ENODATA;
 		if (!list_empty_careful(&handle->held))
 			ret = hvpipe_read_held(handle, to);
-		if (ret)
-			return ret;
-		if (!test_bit(HVPIPE_ANNOUNCED, &handle->flags)) {
-			ret = -ENODATA;
-			break;
-		}
-		ret = hvpipe_read_pipe(handle, to);
+		else if (test_bit(HVPIPE_ANNOUNCED, &handle->flags))
+			ret = hvpipe_read_pipe(handle, to);
+		if (ret == -ENODATA)
+			ret = hvpipe_read_loss(handle, to);
 	} while (!ret);
-
-	/* A lost connection is told when all that came before it was read. */
-	if (ret == -ENODATA) {
-		if (!hvpipe_usable(handle->pipe))
-			return -ENXIO;
-		ret = -EAGAIN;
-		if (test_and_clear_bit(HVPIPE_LOST, &handle->flags)) {
-			ret = copy_to_iter(&lost, sizeof(lost), to);
-			if (ret == sizeof(lost))
-				return ret;
-			set_bit(HVPIPE_LOST, &handle->flags);
-			hvpipe_wake(handle);
-			return -EFAULT;
-		}
-	}
 
 	if (ret == -EAGAIN && !(iocb->ki_filp->f_flags & O_NONBLOCK))
 		return 0;
@@ -913,6 +998,7 @@ static void hvpipe_close(struct hvpipe_handle *handle)
 	xa_lock_irq(&pipe->sources);
 	__xa_erase(&pipe->sources, FIELD_GET(HVPIPE_SOURCE_INDEX, handle->source));
 	WRITE_ONCE(pipe->handles, pipe->handles - 1);
+	WRITE_ONCE(pipe->held, pipe->held - handle->nheld);
 	xa_unlock_irq(&pipe->sources);
 
 	if (test_bit(HVPIPE_ANNOUNCED, &handle->flags))
@@ -1139,11 +1225,12 @@ static void hvpipe_dispatch_event(struct hvpipe *pipe, u32 source, u8 type)
 /**
  * hvpipe_fetch_event() - Take an event from firmware and act on it.
  * @pipe: The pipe.
+ * @virq: The interrupt that it came by.
  *
  * Context: Any.
  * Return: 0, also when there was none; -EAGAIN when firmware could not say.
  */
-static int hvpipe_fetch_event(struct hvpipe *pipe)
+static int hvpipe_fetch_event(struct hvpipe *pipe, unsigned int virq)
 {
 	u8 *log = pipe->area->event_log;
 	const struct hvpipe_event *event;
@@ -1154,6 +1241,11 @@ static int hvpipe_fetch_event(struct hvpipe *pipe)
 	u8 type;
 
 	spin_lock_irqsave(&pipe->event_lock, flags);
+	/* The same one each time; the look-up takes longer than all else here. */
+	if (unlikely(virq != pipe->virq)) {
+		WRITE_ONCE(pipe->virq, virq);
+		pipe->irq = virq_to_hw(virq);
+	}
 	/* A log without lengths, lest firmware leave those of the last one. */
 	memset(log, 0, sizeof(struct rtas_error_log));
 	fwrc = rtas_check_exception_hvpipe(pipe);
@@ -1178,12 +1270,7 @@ static int hvpipe_fetch_event(struct hvpipe *pipe)
 
 static irqreturn_t hvpipe_interrupt(int irq, void *dev_id)
 {
-	/* The same one each time; the look-up takes longer than all else here. */
-	if (unlikely(irq != hvpipe.virq)) {
-		hvpipe.virq = irq;
-		WRITE_ONCE(hvpipe.irq, virq_to_hw(irq));
-	}
-	if (hvpipe_fetch_event(&hvpipe))
+	if (hvpipe_fetch_event(&hvpipe, irq))
 		hvpipe_due(&hvpipe, HVPIPE_DUE_EVENT);
 	return IRQ_HANDLED;
 }
@@ -1227,15 +1314,14 @@ static void hvpipe_unlock_state(struct hvpipe *pipe)
  */
 static void hvpipe_disable(struct hvpipe *pipe, enum hvpipe_state state)
 {
-	int err;
+	s32 fwrc = RTAS_SUCCESS;
 
 	hvpipe_lock_state(pipe);
 	clear_bit(HVPIPE_DUE_ENABLE, &pipe->due);
-	if (pipe->state == HVPIPE_ENABLED) {
-		err = hvpipe_set_enable(pipe, false);
-		if (err)
-			pr_warn("disabling failed: %d\n", err);
-	}
+	if (pipe->state == HVPIPE_ENABLED)
+		fwrc = hvpipe_set_enable(pipe, false);
+	if (fwrc)
+		pr_warn("disabling failed with status %d\n", fwrc);
 	WRITE_ONCE(pipe->state, state);
 	hvpipe_unlock_state(pipe);
 }
@@ -1247,13 +1333,13 @@ static void hvpipe_disable(struct hvpipe *pipe, enum hvpipe_state state)
  * Announcements made before are forgotten: the hypervisor makes them again.
  *
  * Context: May sleep.
- * Return: 0, else -ve errno and enabling stays due.
+ * Return: 0, else firmware's status and enabling stays due.
  */
-static int hvpipe_enable(struct hvpipe *pipe)
+static s32 hvpipe_enable(struct hvpipe *pipe)
 {
 	struct hvpipe_handle *handle;
+	s32 fwrc = RTAS_SUCCESS;
 	unsigned long index;
-	int err = 0;
 
 	hvpipe_lock_state(pipe);
 	if (test_bit(HVPIPE_DUE_ENABLE, &pipe->due)) {
@@ -1262,25 +1348,25 @@ static int hvpipe_enable(struct hvpipe *pipe)
 			clear_bit(HVPIPE_ANNOUNCED, &handle->flags);
 		rcu_read_unlock();
 
-		err = hvpipe_set_enable(pipe, true);
-		if (!err) {
+		fwrc = hvpipe_set_enable(pipe, true);
+		if (!fwrc) {
 			WRITE_ONCE(pipe->state, HVPIPE_ENABLED);
 			clear_bit(HVPIPE_DUE_ENABLE, &pipe->due);
 		}
 	}
 	hvpipe_unlock_state(pipe);
-	return err;
+	return fwrc;
 }
 
 /* Enable the pipe now, or later if that fails. */
 static void hvpipe_start(struct hvpipe *pipe)
 {
-	int err;
+	s32 fwrc;
 
 	set_bit(HVPIPE_DUE_ENABLE, &pipe->due);
-	err = hvpipe_enable(pipe);
-	if (err) {
-		pr_warn("enabling failed: %d, will try again\n", err);
+	fwrc = hvpipe_enable(pipe);
+	if (fwrc) {
+		pr_warn("enabling failed with status %d, will try again\n", fwrc);
 		hvpipe_queue_work(pipe, 0);
 	}
 }
@@ -1298,11 +1384,13 @@ static void hvpipe_work(struct work_struct *work)
 			pr_info("enabled\n");
 	}
 	if (test_and_clear_bit(HVPIPE_DUE_EVENT, &pipe->due) &&
-	    hvpipe_fetch_event(pipe)) {
+	    hvpipe_fetch_event(pipe, READ_ONCE(pipe->virq))) {
 		set_bit(HVPIPE_DUE_EVENT, &pipe->due);
 		failed = true;
 	}
-	if (test_and_clear_bit(HVPIPE_DUE_DRAIN, &pipe->due) &&
+	/* At boot it is due from before the pipe was enabled. */
+	if (!test_bit(HVPIPE_DUE_ENABLE, &pipe->due) &&
+	    test_and_clear_bit(HVPIPE_DUE_DRAIN, &pipe->due) &&
 	    hvpipe_drain(pipe)) {
 		set_bit(HVPIPE_DUE_DRAIN, &pipe->due);
 		failed = true;
@@ -1330,7 +1418,7 @@ static void hvpipe_work(struct work_struct *work)
  */
 void papr_hvpipe_suspend(void)
 {
-	if (hvpipe.enable)
+	if (hvpipe_present)
 		hvpipe_disable(&hvpipe, HVPIPE_SUSPENDED);
 }
 
@@ -1341,7 +1429,7 @@ void papr_hvpipe_suspend(void)
  */
 void papr_hvpipe_resume(void)
 {
-	if (hvpipe.enable)
+	if (hvpipe_present)
 		hvpipe_start(&hvpipe);
 }
 
@@ -1361,7 +1449,7 @@ static int hvpipe_set_hold_after_ms(const char *val, const struct kernel_param *
 {
 	int err = param_set_uint(val, kp);
 
-	if (!err && hvpipe.enable)
+	if (!err && hvpipe_present)
 		hvpipe_await_reader(&hvpipe);
 	return err;
 }
@@ -1395,16 +1483,10 @@ static int __init hvpipe_init(void)
 		return -ENODEV;
 	}
 
-	err = -ENOMEM;
-	hvpipe.enable = papr_sysparm_buf_alloc();
-	if (!hvpipe.enable)
-		goto put_events;
 	err = misc_register(&hvpipe_dev);
-	if (err) {
-		papr_sysparm_buf_free(hvpipe.enable);
-		hvpipe.enable = NULL;
+	if (err)
 		goto put_events;
-	}
+	hvpipe_present = true;
 	register_reboot_notifier(&hvpipe_reboot_notifier);
 	request_event_sources_irqs(events, hvpipe_interrupt, "HVPIPE");
 

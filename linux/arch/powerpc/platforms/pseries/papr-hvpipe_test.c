@@ -8,6 +8,8 @@
  */
 
 #include <kunit/test.h>
+#include <linux/completion.h>
+#include <linux/kthread.h>
 #include <linux/mman.h>
 #include <linux/unaligned.h>
 
@@ -36,12 +38,18 @@ struct hvpipe_test_msg {
  * @status:   What the next @busy calls of any function return.
  * @busy:     See @status.
  * @suspender: Somebody comes to suspend the pipe while a call is busy.
+ * @meanwhile: Called within the next receive, when it has the message.
  * @label:    Source that receive reports, if not 0.
  * @written:  Length that receive reports, if not 0.
  * @sent_to:  Source of the last send.
  * @sent_len: Its length by the buffer list.
  * @queued:   How often the work was queued.
  * @delay:    The delay it was queued with last.
+ * @reader:   A handle that another thread reads.
+ * @read:     What that read returned, when @done.
+ * @done:     See @read.
+ * @poller:   Somebody who waits for a handle.
+ * @woken:    How often @poller was woken.
  */
 struct hvpipe_test {
 	struct hvpipe pipe;
@@ -55,12 +63,18 @@ struct hvpipe_test {
 	s32 status;
 	unsigned int busy;
 	bool suspender;
+	void (*meanwhile)(struct hvpipe_test *fake);
 	u32 label;
 	u32 written;
 	u32 sent_to;
 	u64 sent_len;
 	unsigned int queued;
 	unsigned long delay;
+	struct file *reader;
+	ssize_t read;
+	struct completion done;
+	struct wait_queue_entry poller;
+	unsigned int woken;
 };
 
 /* Where the fake's event logs have what */
@@ -127,7 +141,7 @@ static void hvpipe_test_event(struct hvpipe_test *fake, u32 source, u8 type)
 {
 	fake->log_source = source;
 	fake->log_type = type;
-	if (hvpipe_fetch_event(&fake->pipe))
+	if (hvpipe_fetch_event(&fake->pipe, 0))
 		hvpipe_due(&fake->pipe, HVPIPE_DUE_EVENT);
 }
 
@@ -166,6 +180,9 @@ static s32 fake_receive(struct hvpipe *pipe, struct hvpipe_received *received)
 	fake->first++;
 	fake->announced = false;
 	hvpipe_test_announce(fake);
+	if (fake->meanwhile)
+		fake->meanwhile(fake);
+	fake->meanwhile = NULL;
 	return 0;
 }
 
@@ -180,13 +197,15 @@ static s32 fake_send(struct hvpipe *pipe, u32 source)
 	return 0;
 }
 
-static int fake_set_enable(struct hvpipe *pipe, bool enable)
+static s32 fake_set_parameter(struct hvpipe *pipe)
 {
 	struct hvpipe_test *fake = to_hvpipe_test(pipe);
 
 	if (fake_is_busy(fake))
 		return fake->status;
-	fake->enabled = enable;
+	if (be16_to_cpu(pipe->area->parameter.length) != 1 || pipe->area->parameter.enable > 1)
+		return -9999;
+	fake->enabled = pipe->area->parameter.enable;
 	fake->announced = false;
 	hvpipe_test_announce(fake);
 	return 0;
@@ -642,6 +661,72 @@ static void a_failed_receive_leaves_the_message_announced(struct kunit *test)
 	__fput_sync(file);
 }
 
+static int hvpipe_test_wake(struct wait_queue_entry *wait, unsigned int mode,
+			    int flags, void *key)
+{
+	container_of(wait, struct hvpipe_test, poller)->woken++;
+	return 0;
+}
+
+static void a_read_that_fails_wakes_others_who_share_the_handle(struct kunit *test)
+{
+	static const s32 cases[] = { -1, -3, -5, 9901 };
+	struct hvpipe_test *fake = test->priv;
+	struct file *one = hvpipe_test_open(test, HMC1);
+	struct file *two = hvpipe_test_open(test, HMC2);
+	struct hvpipe_handle *handle = one->private_data;
+	u8 *buf = hvpipe_test_buf(test);
+
+	/* They may have looked while the announcement was not to be seen. */
+	init_waitqueue_func_entry(&fake->poller, hvpipe_test_wake);
+	add_wait_queue(&handle->wait, &fake->poller);
+	fake->pipe.patience = 1;
+	hvpipe_test_queue(fake, HMC1, 1, 10);
+	for (int i = 0; i < ARRAY_SIZE(cases); i++) {
+		fake->woken = 0;
+		fake->suspender = cases[i] > 0;
+		hvpipe_test_status(fake, cases[i], 1000);
+		KUNIT_EXPECT_LT(test, hvpipe_test_read(one, buf, SZ_4K), 0);
+		KUNIT_EXPECT_EQ(test, fake->woken, 1);
+	}
+	atomic_dec(&fake->pipe.changing);
+	hvpipe_test_status(fake, 0, 0);
+
+	/* The same when another source's message came. */
+	fake->woken = 0;
+	fake->label = HMC2;
+	KUNIT_EXPECT_EQ(test, hvpipe_test_read(one, buf, SZ_4K), 0);
+	KUNIT_EXPECT_EQ(test, fake->woken, 1);
+	hvpipe_test_expect(test, two, 1, 10);
+	hvpipe_test_expect_works(test, one, HMC1);
+	remove_wait_queue(&handle->wait, &fake->poller);
+	__fput_sync(one);
+	__fput_sync(two);
+}
+
+static void nothing_is_received_while_too_much_is_held(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *file = hvpipe_test_open(test, HMC1);
+	u8 *buf = hvpipe_test_buf(test);
+
+	hvpipe_test_queue(fake, HMC1, 1, 10);
+	fake->pipe.held = HVPIPE_HELD_MAX;
+	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), -ENOMEM);
+	hvpipe_due(&fake->pipe, HVPIPE_DUE_DRAIN);
+	hvpipe_test_work(fake);
+	KUNIT_EXPECT_EQ(test, fake->delay, HVPIPE_RETRY_MIN);
+	KUNIT_EXPECT_EQ(test, fake->first, 0);
+	fake->pipe.held = 0;
+	hvpipe_test_work(fake);
+	KUNIT_EXPECT_EQ(test, fake->pipe.held, 1);
+	hvpipe_test_expect(test, file, 1, 10);
+	KUNIT_EXPECT_EQ(test, fake->pipe.held, 0);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), 0);
+	hvpipe_test_expect_works(test, file, HMC1);
+	__fput_sync(file);
+}
+
 static void a_length_beyond_the_buffer_is_not_believed(struct kunit *test)
 {
 	static const u32 lengths[] = { 4089, 4096, 4097, 0x80000000, ~0 };
@@ -677,6 +762,46 @@ static void a_lost_connection_is_told_once_and_last(struct kunit *test)
 	__fput_sync(file);
 }
 
+/* Another thread reads the handle. It calls no firmware: it would be the real one. */
+static int hvpipe_test_reader(void *data)
+{
+	struct hvpipe_test *fake = data;
+	u8 header[HVPIPE_HDR_LEN];
+
+	fake->read = hvpipe_test_read(fake->reader, header, sizeof(header));
+	complete(&fake->done);
+	return 0;
+}
+
+static void lose_and_read_meanwhile(struct hvpipe_test *fake)
+{
+	hvpipe_test_event(fake, HMC1, HVPIPE_EVENT_LOST);
+	kthread_run(hvpipe_test_reader, fake, "hvpipe_test");
+	/* Far longer than a read that waits for nothing takes */
+	wait_for_completion_timeout(&fake->done, HZ / 10);
+}
+
+static void a_loss_does_not_overtake_a_message_on_its_way_to_the_handle(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *file = hvpipe_test_open(test, HMC1);
+
+	init_completion(&fake->done);
+	fake->read = -1;
+	fake->reader = file;
+	fake->pipe.hold_after_ms = 1000000;
+	hvpipe_test_queue(fake, HMC1, 1, 10);
+	fake->meanwhile = lose_and_read_meanwhile;
+	hvpipe_hold_expired(&fake->pipe.hold_timer);
+	hvpipe_test_work(fake);
+	KUNIT_EXPECT_GT(test, wait_for_completion_timeout(&fake->done, 10 * HZ), 0);
+	KUNIT_EXPECT_EQ(test, fake->read, 0);
+	hvpipe_test_expect(test, file, 1, 10);
+	hvpipe_test_expect_lost(test, file);
+	hvpipe_test_expect_works(test, file, HMC1);
+	__fput_sync(file);
+}
+
 static void an_event_may_tell_of_a_message_and_a_loss(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
@@ -698,7 +823,7 @@ static void events_that_tell_nothing_new_do_no_harm(struct kunit *test)
 	u8 *buf = hvpipe_test_buf(test);
 
 	/* A spurious interrupt, an announcement of nothing, and one twice */
-	KUNIT_EXPECT_EQ(test, hvpipe_fetch_event(&fake->pipe), 0);
+	KUNIT_EXPECT_EQ(test, hvpipe_fetch_event(&fake->pipe, 0), 0);
 	hvpipe_test_event(fake, HMC1, HVPIPE_EVENT_MSG);
 	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), 0);
 	hvpipe_test_queue(fake, HMC1, 1, 10);
@@ -865,6 +990,56 @@ static void enabling_is_tried_until_it_succeeds(struct kunit *test)
 	__fput_sync(file);
 }
 
+static void a_firmware_that_stays_busy_holds_up_no_change_of_state(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *file = hvpipe_test_open(test, HMC1);
+
+	fake->pipe.patience = 1;
+	hvpipe_test_status(fake, 9901, 1000);
+	hvpipe_disable(&fake->pipe, HVPIPE_SUSPENDED);
+	KUNIT_EXPECT_EQ(test, fake->pipe.state, HVPIPE_SUSPENDED);
+	hvpipe_start(&fake->pipe);
+	KUNIT_EXPECT_EQ(test, fake->pipe.state, HVPIPE_SUSPENDED);
+	KUNIT_EXPECT_EQ(test, fake->queued, 1);
+	hvpipe_test_status(fake, 0, 0);
+	hvpipe_test_work(fake);
+	hvpipe_test_expect_works(test, file, HMC1);
+	__fput_sync(file);
+}
+
+static void what_nobody_reads_is_due_until_it_was_received(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *file;
+
+	/* Somebody comes to change the state, and finds that there is no need. */
+	hvpipe_test_queue(fake, HMC1, 1, 10);
+	atomic_inc(&fake->pipe.changing);
+	hvpipe_test_work(fake);
+	KUNIT_EXPECT_EQ(test, fake->delay, HVPIPE_RETRY_MIN);
+	atomic_dec(&fake->pipe.changing);
+	hvpipe_test_work(fake);
+	KUNIT_EXPECT_EQ(test, atomic_long_read(&fake->pipe.dropped), 1);
+
+	/* At boot enabling fails; the message was announced to a kernel before. */
+	hvpipe_disable(&fake->pipe, HVPIPE_DISABLED);
+	fake->announced = true;
+	hvpipe_test_queue(fake, HMC1, 2, 20);
+	hvpipe_test_status(fake, -1, 3);
+	hvpipe_start(&fake->pipe);
+	hvpipe_due(&fake->pipe, HVPIPE_DUE_DRAIN);
+	hvpipe_test_work(fake);
+	hvpipe_test_work(fake);
+	KUNIT_EXPECT_EQ(test, fake->first, 1);
+	hvpipe_test_work(fake);
+	KUNIT_EXPECT_EQ(test, fake->pipe.state, HVPIPE_ENABLED);
+	KUNIT_EXPECT_EQ(test, atomic_long_read(&fake->pipe.dropped), 2);
+	file = hvpipe_test_open(test, HMC1);
+	hvpipe_test_expect_works(test, file, HMC1);
+	__fput_sync(file);
+}
+
 static void a_suspend_ends_the_attempts_to_enable(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
@@ -1004,8 +1179,11 @@ static struct kunit_case hvpipe_test_cases[] = {
 	KUNIT_CASE(close_takes_the_pending_message_out_of_the_pipe),
 	KUNIT_CASE(what_close_cannot_receive_is_received_later),
 	KUNIT_CASE(a_failed_receive_leaves_the_message_announced),
+	KUNIT_CASE(a_read_that_fails_wakes_others_who_share_the_handle),
+	KUNIT_CASE(nothing_is_received_while_too_much_is_held),
 	KUNIT_CASE(a_length_beyond_the_buffer_is_not_believed),
 	KUNIT_CASE(a_lost_connection_is_told_once_and_last),
+	KUNIT_CASE_SLOW(a_loss_does_not_overtake_a_message_on_its_way_to_the_handle),
 	KUNIT_CASE(an_event_may_tell_of_a_message_and_a_loss),
 	KUNIT_CASE(events_that_tell_nothing_new_do_no_harm),
 	KUNIT_CASE(a_malformed_event_loses_no_message),
@@ -1014,6 +1192,8 @@ static struct kunit_case hvpipe_test_cases[] = {
 	KUNIT_CASE(poll_and_read_agree_while_the_pipe_is_suspended),
 	KUNIT_CASE(resume_forgets_announcements_from_before),
 	KUNIT_CASE(enabling_is_tried_until_it_succeeds),
+	KUNIT_CASE(a_firmware_that_stays_busy_holds_up_no_change_of_state),
+	KUNIT_CASE(what_nobody_reads_is_due_until_it_was_received),
 	KUNIT_CASE(a_suspend_ends_the_attempts_to_enable),
 	KUNIT_CASE(a_sleeping_reader_blocks_the_pipe_only_for_the_time_set),
 	KUNIT_CASE(what_a_handle_holds_for_a_sleeping_reader_is_bounded),
@@ -1057,7 +1237,7 @@ static int hvpipe_test_init(struct kunit *test)
 	kunit_activate_static_stub(test, rtas_ibm_send_hvpipe_msg, fake_send);
 	kunit_activate_static_stub(test, rtas_ibm_receive_hvpipe_msg, fake_receive);
 	kunit_activate_static_stub(test, rtas_check_exception_hvpipe, fake_check_exception);
-	kunit_activate_static_stub(test, hvpipe_set_enable, fake_set_enable);
+	kunit_activate_static_stub(test, rtas_ibm_set_system_parameter_hvpipe, fake_set_parameter);
 	kunit_activate_static_stub(test, hvpipe_queue_work, fake_queue_work);
 	hvpipe_start(&fake->pipe);
 	return 0;
@@ -1070,6 +1250,7 @@ static void hvpipe_test_exit(struct kunit *test)
 	if (!fake)
 		return;
 	KUNIT_EXPECT_EQ(test, fake->pipe.handles, 0);
+	KUNIT_EXPECT_EQ(test, fake->pipe.held, 0);
 	timer_shutdown_sync(&fake->pipe.hold_timer);
 	xa_destroy(&fake->pipe.sources);
 	kfree(fake->pipe.spare);
