@@ -32,8 +32,8 @@
  *   message is in its place. Who changes &hvpipe.state holds both, so either
  *   is enough to rely on it. Neither is held while user memory is paged in:
  *   that may take forever, at the will of user space.
- * - The lock of the xarray &hvpipe.sources guards which handles there are, and
- *   the messages they hold. The event interrupt takes it.
+ * - The lock of the xarray &hvpipe.sources guards which handles there are, the
+ *   messages they hold, and the event log. The event interrupt takes it.
  */
 
 #define pr_fmt(fmt) "papr-hvpipe: " fmt
@@ -142,7 +142,7 @@ struct hvpipe_firmware_area {
 		u8 enable;
 		u8 reserved[5];
 	} parameter;
-	/* check-exception: read and written by the event interrupt only */
+	/* check-exception */
 	u8 event_log[RTAS_ERROR_LOG_MAX] __aligned(8);
 	/* Padding, so that @hdr and @received are one piece to copy to the user */
 	u8 reserved[SZ_4K - 32 - RTAS_ERROR_LOG_MAX - HVPIPE_HDR_LEN];
@@ -186,8 +186,8 @@ enum {
 
 /**
  * struct hvpipe - The partition's pipe.
- * @sources: The handles, by source index. Its lock also guards @handles, @held
- *           and the messages that handles hold.
+ * @sources: The handles, by source index. Its lock also guards @handles, @held,
+ *           the messages that handles hold, the event log, @virq and @irq.
  * @handles: How many handles there are.
  * @held:    How many messages they hold.
  * @state:   Whether firmware may be called. Changes under both RTAS locks.
@@ -199,7 +199,6 @@ enum {
  * @spare:   Room for one message that has to be held. Present before each
  *           receive, as a received message must not be lost. Receive lock.
  * @dropped: Messages that went to nobody.
- * @event_lock: Guards the event log, @virq and @irq.
  * @virq:    Number of the interrupt that came last, as Linux knows it.
  * @irq:     The same, as firmware knows it.
  * @due:     What the work has to do.
@@ -220,7 +219,6 @@ struct hvpipe {
 	struct hvpipe_firmware_area *area;
 	struct hvpipe_msg *spare;
 	atomic_long_t dropped;
-	spinlock_t event_lock;	/* see above */
 	unsigned int virq;
 	unsigned int irq;
 	unsigned long due;
@@ -283,7 +281,6 @@ static struct hvpipe hvpipe = {
 	.sources = XARRAY_INIT(hvpipe.sources, XA_FLAGS_LOCK_IRQ),
 	.patience = HVPIPE_PATIENCE,
 	.area = &hvpipe_area,
-	.event_lock = __SPIN_LOCK_UNLOCKED(hvpipe.event_lock),
 	.work = __DELAYED_WORK_INITIALIZER(hvpipe.work, hvpipe_work, 0),
 	.retry = HVPIPE_RETRY_MIN,
 	.hold_timer = __TIMER_INITIALIZER(hvpipe_hold_expired, 0),
@@ -521,12 +518,19 @@ static void hvpipe_due(struct hvpipe *pipe, unsigned int bit)
 	hvpipe_queue_work(pipe, 0);
 }
 
-/* A message was announced, or left: give its reader the time it has. */
-static void hvpipe_await_reader(struct hvpipe *pipe)
+/*
+ * A message is announced to @handle: give its reader the time it has. One that
+ * is behind already, and whose messages are held, had it.
+ */
+static void hvpipe_await_reader(struct hvpipe *pipe, const struct hvpipe_handle *handle)
 {
 	unsigned int ms = READ_ONCE(pipe->hold_after_ms);
 
-	if (unlikely(ms))
+	if (likely(!ms))
+		return;
+	if (handle && READ_ONCE(handle->nheld))
+		hvpipe_due(pipe, HVPIPE_DUE_HOLD);
+	else
 		mod_timer(&pipe->hold_timer, jiffies + msecs_to_jiffies(ms));
 }
 
@@ -552,7 +556,9 @@ static struct hvpipe_handle *hvpipe_find(struct hvpipe *pipe, u32 source)
 
 static void hvpipe_wake(struct hvpipe_handle *handle)
 {
-	wake_up_interruptible_poll(&handle->wait, EPOLLIN | EPOLLRDNORM);
+	/* Its barrier is paired with that of poll_wait(). */
+	if (wq_has_sleeper(&handle->wait))
+		wake_up_interruptible_poll(&handle->wait, EPOLLIN | EPOLLRDNORM);
 }
 
 /* What was announced to the handle is still to be received. */
@@ -749,7 +755,7 @@ static ssize_t hvpipe_read_held(struct hvpipe_handle *handle, struct iov_iter *t
 		if (likely(copied == len)) {
 			kfree(msg);
 			if (test_bit(HVPIPE_ANNOUNCED, &handle->flags))
-				hvpipe_await_reader(pipe);
+				hvpipe_await_reader(pipe, handle);
 			return len;
 		}
 		iov_iter_revert(to, copied);
@@ -1191,12 +1197,21 @@ static const struct hvpipe_event *hvpipe_find_event(const u8 *log, size_t size)
 	return NULL;
 }
 
-/* Tell the handle of @source what the hypervisor told of it. */
-static void hvpipe_dispatch_event(struct hvpipe *pipe, u32 source, u8 type)
+/* Tell a handle what the hypervisor told of it; @event is NULL if that made no sense. */
+static void hvpipe_dispatch_event(struct hvpipe *pipe, const struct hvpipe_event *event)
 {
 	struct hvpipe_handle *handle;
-	unsigned long flags;
+	u32 source;
+	u8 type;
 
+	if (unlikely(!event)) {
+		pr_warn_ratelimited("event log without a valid hypervisor pipe section\n");
+		hvpipe_due(pipe, HVPIPE_DUE_DRAIN);
+		return;
+	}
+
+	source = be32_to_cpu(event->source);
+	type = event->type;
 	trace_papr_hvpipe_event(source, type);
 	if (unlikely(!type || type & ~(HVPIPE_EVENT_MSG | HVPIPE_EVENT_LOST))) {
 		pr_warn_ratelimited("event for source 0x%08x of unknown type 0x%02x\n",
@@ -1204,7 +1219,6 @@ static void hvpipe_dispatch_event(struct hvpipe *pipe, u32 source, u8 type)
 		hvpipe_due(pipe, HVPIPE_DUE_DRAIN);
 	}
 
-	xa_lock_irqsave(&pipe->sources, flags);
 	handle = hvpipe_find(pipe, source);
 	if (handle) {
 		if (type & HVPIPE_EVENT_LOST)
@@ -1212,14 +1226,12 @@ static void hvpipe_dispatch_event(struct hvpipe *pipe, u32 source, u8 type)
 		if (type & HVPIPE_EVENT_MSG) {
 			set_bit(HVPIPE_ANNOUNCED, &handle->flags);
 			WRITE_ONCE(pipe->announced, source);
-			hvpipe_await_reader(pipe);
+			hvpipe_await_reader(pipe, handle);
 		}
 		hvpipe_wake(handle);
-	}
-	xa_unlock_irqrestore(&pipe->sources, flags);
-
-	if (!handle && (type & HVPIPE_EVENT_MSG))
+	} else if (type & HVPIPE_EVENT_MSG) {
 		hvpipe_due(pipe, HVPIPE_DUE_DRAIN);
+	}
 }
 
 /**
@@ -1233,14 +1245,10 @@ static void hvpipe_dispatch_event(struct hvpipe *pipe, u32 source, u8 type)
 static int hvpipe_fetch_event(struct hvpipe *pipe, unsigned int virq)
 {
 	u8 *log = pipe->area->event_log;
-	const struct hvpipe_event *event;
 	unsigned long flags;
-	bool found = false;
-	u32 source;
 	s32 fwrc;
-	u8 type;
 
-	spin_lock_irqsave(&pipe->event_lock, flags);
+	xa_lock_irqsave(&pipe->sources, flags);
 	/* The same one each time; the look-up takes longer than all else here. */
 	if (unlikely(virq != pipe->virq)) {
 		WRITE_ONCE(pipe->virq, virq);
@@ -1249,22 +1257,9 @@ static int hvpipe_fetch_event(struct hvpipe *pipe, unsigned int virq)
 	/* A log without lengths, lest firmware leave those of the last one. */
 	memset(log, 0, sizeof(struct rtas_error_log));
 	fwrc = rtas_check_exception_hvpipe(pipe);
-	if (!fwrc) {
-		event = hvpipe_find_event(log, sizeof(pipe->area->event_log));
-		if (event) {
-			source = be32_to_cpu(event->source);
-			type = event->type;
-			found = true;
-		}
-	}
-	spin_unlock_irqrestore(&pipe->event_lock, flags);
-
-	if (found) {
-		hvpipe_dispatch_event(pipe, source, type);
-	} else if (!fwrc) {
-		pr_warn_ratelimited("event log without a valid hypervisor pipe section\n");
-		hvpipe_due(pipe, HVPIPE_DUE_DRAIN);
-	}
+	if (!fwrc)
+		hvpipe_dispatch_event(pipe, hvpipe_find_event(log, sizeof(pipe->area->event_log)));
+	xa_unlock_irqrestore(&pipe->sources, flags);
 	return fwrc == 0 || fwrc == 1 ? 0 : -EAGAIN;
 }
 
@@ -1450,7 +1445,7 @@ static int hvpipe_set_hold_after_ms(const char *val, const struct kernel_param *
 	int err = param_set_uint(val, kp);
 
 	if (!err && hvpipe_present)
-		hvpipe_await_reader(&hvpipe);
+		hvpipe_await_reader(&hvpipe, NULL);
 	return err;
 }
 
