@@ -1358,6 +1358,8 @@ static void hvpipe_start(struct hvpipe *pipe)
 {
 	s32 fwrc;
 
+	/* How often another machine failed says nothing of this one. */
+	WRITE_ONCE(pipe->retry, HVPIPE_RETRY_MIN);
 	set_bit(HVPIPE_DUE_ENABLE, &pipe->due);
 	fwrc = hvpipe_enable(pipe);
 	if (fwrc) {
@@ -1370,6 +1372,7 @@ static void hvpipe_start(struct hvpipe *pipe)
 static void hvpipe_work(struct work_struct *work)
 {
 	struct hvpipe *pipe = container_of(work, struct hvpipe, work.work);
+	unsigned long retry = READ_ONCE(pipe->retry);
 	bool failed = false;
 
 	if (test_bit(HVPIPE_DUE_ENABLE, &pipe->due)) {
@@ -1397,11 +1400,12 @@ static void hvpipe_work(struct work_struct *work)
 	}
 
 	if (failed) {
-		hvpipe_queue_work(pipe, pipe->retry);
-		pipe->retry = min(2 * pipe->retry, HVPIPE_RETRY_MAX);
+		hvpipe_queue_work(pipe, retry);
+		retry = min(2 * retry, HVPIPE_RETRY_MAX);
 	} else {
-		pipe->retry = HVPIPE_RETRY_MIN;
+		retry = HVPIPE_RETRY_MIN;
 	}
+	WRITE_ONCE(pipe->retry, retry);
 }
 
 /**

@@ -987,6 +987,21 @@ static void enabling_is_tried_until_it_succeeds(struct kunit *test)
 	hvpipe_test_work(fake);
 	KUNIT_EXPECT_EQ(test, fake->queued, 13);
 	hvpipe_test_expect_works(test, file, HMC1);
+
+	/* After the next move the delays begin anew. */
+	hvpipe_test_status(fake, -EOPNOTSUPP, 100);
+	hvpipe_disable(&fake->pipe, HVPIPE_SUSPENDED);
+	hvpipe_start(&fake->pipe);
+	for (int i = 0; i < 10; i++)
+		hvpipe_test_work(fake);
+	KUNIT_EXPECT_EQ(test, fake->delay, HVPIPE_RETRY_MIN << 9);
+	hvpipe_disable(&fake->pipe, HVPIPE_SUSPENDED);
+	hvpipe_start(&fake->pipe);
+	hvpipe_test_work(fake);
+	KUNIT_EXPECT_EQ(test, fake->delay, HVPIPE_RETRY_MIN);
+	hvpipe_test_status(fake, 0, 0);
+	hvpipe_test_work(fake);
+	hvpipe_test_expect_works(test, file, HMC1);
 	__fput_sync(file);
 }
 
