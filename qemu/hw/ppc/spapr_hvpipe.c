@@ -310,7 +310,7 @@ static void hvpipe_dequeue(SpaprHvpipe *s)
         source->queued--;
     }
     g_free(entry);
-    s->announced = false;
+    s->announced = s->fetched = false;
     hvpipe_announce(s);
 }
 
@@ -1265,7 +1265,8 @@ static int hvpipe_source_pre_save(void *opaque)
 {
     SpaprHvpipeSource *s = opaque;
 
-    s->was_up = s->link == HVPIPE_LINK_UP;
+    /* Or it was before a move to here, from where it moves on at once. */
+    s->was_up = s->link == HVPIPE_LINK_UP || s->loss_due;
     return 0;
 }
 
