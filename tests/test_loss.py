@@ -99,6 +99,24 @@ def test_an_hmc_that_stalls_holds_up_no_other_messages(lab, narrow, tmp_path):
     assert stalled.check() == "late"
 
 
+def test_an_hmc_that_stalls_holds_up_sends_to_others_until_its_sender_is_killed(lab, narrow):
+    """One send at a time, says the contract: what goes to another HMC waits for the first, and goes when that ends."""
+    stalled = lab.hmc(narrow, "hmc1", "recv", "-n", "1")
+    stalled.signal(signal.SIGSTOP)
+    other = lab.hmc(narrow, "hmc2", "recv", "-n", "1")
+    other.err.wait_for("connected to")
+    mark = narrow.hypervisor.size
+    waiting = narrow.start("printf early >/tmp/early; exec hvpipe send /tmp/early")
+    narrow.hypervisor.wait_for(r"hvpipe_send source 0x02000001 size 5 status (-2|9900)\s", since=mark)
+    behind = narrow.serve("hmc2", "sh -c 'printf other | hvpipe -s hmc2 send'")
+    assert "hvpipe_send source 0x02000002" not in narrow.hypervisor.since(mark)
+    assert waiting.kill().status == 128 + signal.SIGKILL
+    behind.check()
+    assert other.check() == "other"
+    stalled.signal(signal.SIGCONT)
+    assert stalled.check() == "early"   # it was on its way already
+
+
 def test_a_killed_sender_leaves_the_pipe_working(lab, narrow):
     """A process that is killed while it waits for a stalled HMC ends; the next message goes."""
     hmc = lab.hmc(narrow, "hmc1", "recv", "-n", "2")
