@@ -46,6 +46,7 @@ struct SpaprVasi {
     target_ulong rets;          /* of the ibm,suspend-me under way, or 0 */
     Notifier suspend;
     Notifier wakeup;
+    Notifier move;
 };
 
 static void vasi_set(SpaprVasi *s, uint8_t state)
@@ -184,6 +185,16 @@ static void vasi_woken(Notifier *notifier, void *data)
     }
 }
 
+/* The move has failed or was cancelled: the partition goes on where it was. */
+static void vasi_moved(Notifier *notifier, void *data)
+{
+    SpaprVasi *s = container_of(notifier, SpaprVasi, move);
+
+    if (migration_has_failed(data) && s->state == H_VASI_SUSPENDED) {
+        vasi_wake(NULL);
+    }
+}
+
 /* At the target, or here when it could not leave */
 static void vasi_vm_change_state(void *opaque, bool running, RunState state)
 {
@@ -291,7 +302,7 @@ static void vasi_set_state(Object *obj, const char *state, Error **errp)
                    "here any more");
     } else if (was == H_VASI_SUSPENDED && !migration_is_idle()) {
         error_setg(errp, "vasi-state: the partition is being moved: "
-                   "migrate_cancel first");
+                   "migrate_cancel wakes it up");
     } else if (suspending) {
         vasi_set(s, H_VASI_SUSPENDING);
     } else {
@@ -311,6 +322,8 @@ void spapr_vasi_init(SpaprMachineState *spapr)
     qemu_register_suspend_notifier(&s->suspend);
     s->wakeup.notify = vasi_woken;
     qemu_register_wakeup_notifier(&s->wakeup);
+    s->move.notify = vasi_moved;
+    add_migration_state_change_notifier(&s->move);
     qemu_add_vm_change_state_handler(vasi_vm_change_state, s);
     vmstate_register(NULL, 0, &vmstate_spapr_vasi, s);
 

@@ -1709,6 +1709,22 @@ static void test_migrate(void)
     stop_quiet(p);
 }
 
+/* Wait until a machine has taken what came to it, and does not run. */
+static void wait_loaded(QTestState *qts)
+{
+    for (;;) {
+        QDict *rsp = qtest_qmp(qts, "{ 'execute': 'query-status' }");
+        bool waits = !strcmp(qdict_get_str(qdict_get_qdict(rsp, "return"),
+                                           "status"), "inmigrate");
+
+        qobject_unref(rsp);
+        if (!waits) {
+            break;
+        }
+        g_usleep(1000);
+    }
+}
+
 /*
  * A partition with state of every kind: announced and fetched is a message of
  * HMC1, queued one of the echo source, on its way one to HMC1.
@@ -1809,6 +1825,68 @@ static void expect_refused(Partition *p, const char *devices,
     }
     g_assert(strstr(text, error));
     g_assert(strstr(text, "load of migration failed: Invalid argument"));
+}
+
+/* All was received: nothing is announced, nor fetched, any more. */
+static void test_migrate_at_rest(void)
+{
+    int fd;
+    Partition *p = start_enabled(&fd);
+
+    hmc_message(fd, 1, "m1");
+    expect_event(p, HMC1, MESSAGE);
+    expect_text(p, HMC1, "m1");
+    hmc_expect_ack(fd, 1);
+    move(p, "b", PIPE SOURCE3 SOURCE2 SOURCE1);
+    close(fd);
+    expect_event(p, HMC1, LOST);
+    expect_no_event(p);
+    fd = hmc_resume(p, "b-hmc1", 0x1234567800000000ull | HMC1, 0, 2);
+    hmc_expect_state(fd, HMC1, true, 1);
+    hmc_message(fd, 2, "m2");
+    expect_event(p, HMC1, MESSAGE);
+    expect_text(p, HMC1, "m2");
+    hmc_expect_ack(fd, 2);
+    close(fd);
+    stop_quiet(p);
+}
+
+/* Moved on before it ever ran: the loss is told where it does. */
+static void test_migrate_on(void)
+{
+    g_autofree char *first = NULL;
+    g_autofree char *second = NULL;
+    g_autofree char *first_args = NULL;
+    g_autofree char *second_args = NULL;
+    int fd;
+    Partition *p = start_enabled(&fd);
+    QTestState *source = p->qts;
+
+    first = g_strdup_printf("unix:%s/first", p->dir);
+    first_args = g_strdup_printf("-S -incoming %s " PIPE SOURCE3 SOURCE2
+                                 SOURCE1, first);
+    partition_boot(p, "b", first_args);
+    qtest_qmp_assert_success(source, "{ 'execute': 'migrate', "
+                             "'arguments': { 'uri': %s } }", first);
+    wait_migrated(source);
+    qtest_quit(source);
+    close(fd);
+    source = p->qts;
+    wait_loaded(source);
+
+    second = g_strdup_printf("unix:%s/second", p->dir);
+    second_args = g_strdup_printf("-incoming %s " PIPE SOURCE3 SOURCE2
+                                  SOURCE1, second);
+    partition_boot(p, "c", second_args);
+    qtest_qmp_assert_success(source, "{ 'execute': 'migrate', "
+                             "'arguments': { 'uri': %s } }", second);
+    wait_migrated(source);
+    qtest_quit(source);
+    wait_loaded(p->qts);
+    qtest_qmp_assert_success(p->qts, "{ 'execute': 'cont' }");
+    expect_event(p, HMC1, LOST);
+    expect_no_event(p);
+    stop_quiet(p);
 }
 
 /* A machine without what is in the stream refuses it. */
@@ -1979,6 +2057,8 @@ int main(int argc, char *argv[])
                    test_inject_replaced_events);
     qtest_add_func("hvpipe/inject/errors", test_inject_errors);
     qtest_add_func("hvpipe/migrate/running", test_migrate);
+    qtest_add_func("hvpipe/migrate/at-rest", test_migrate_at_rest);
+    qtest_add_func("hvpipe/migrate/on", test_migrate_on);
     qtest_add_func("hvpipe/migrate/incapable", test_migrate_incapable);
     qtest_add_func("hvpipe/migrate/elsewhere", test_migrate_elsewhere);
     qtest_add_func("hvpipe/migrate/refused", test_migrate_refused);
