@@ -75,12 +75,15 @@ HVPIPE_API int hvpipe_get_fd(const struct hvpipe *pipe);
  * Return: @len, or -1 with errno
  *	EINVAL		@len is 0, or the hypervisor does not know this source
  *	EMSGSIZE	@len is more than HVPIPE_MAX_PAYLOAD
- *	EPIPE		nobody takes messages at the source: the message was not delivered. Right after a move its HMC may not
- *			have found the partition yet: sending the same message again delivers it once, whatever became of it.
- *	ENXIO		the partition is being moved or suspended, or the pipe is disabled: not sent, try again later
+ *	EPIPE		nobody takes messages at the source. Right after a move its HMC may not have found the partition yet.
+ *	ENXIO		the partition is being moved or suspended, or the pipe is disabled
  *	EOPNOTSUPP	the hypervisor has no pipe for this partition now
  *	EIO		hardware or hypervisor error: delivered or not, there is no telling
  *	EFAULT		@data is not readable
+ *
+ * After EPIPE or ENXIO the message was not delivered, but for one that was on its way when the connection broke or the
+ * partition was suspended: the source may have it. Sending the same bytes again, before any other message to that source,
+ * delivers it once, whatever became of it.
  */
 HVPIPE_API ssize_t hvpipe_send(struct hvpipe *pipe, const void *data, size_t len);
 

@@ -20,7 +20,10 @@
 #include "file-message.h"
 #include "hvpipe.h"
 
-/* How long send bears with a source that was lost, and between its tries. HMCs look for the partition every 5 s. */
+/*
+ * How long who sends bears with a source that was there before, and between its tries. hvpipe-hmc looks for the partition
+ * after 250 ms, then less often, down to every 5 s.
+ */
 #define RETURN_MS 10000
 #define RETRY_MS 100
 
@@ -197,8 +200,8 @@ static struct hvpipe *open_source(void)
 	}
 }
 
-/* When receive() was told of a loss. */
-static int64_t lost_ms = -RETURN_MS;
+/* Has anything been heard of the source: a message, that one was taken, or that its connection was lost? */
+static bool met;
 
 static int see_loss(const struct hvpipe_holder *holder, void *data)
 {
@@ -209,13 +212,17 @@ static int see_loss(const struct hvpipe_holder *holder, void *data)
 	return 0;
 }
 
-/* Is the source away since a moment ago? That is what a move of the partition looks like until the HMC is there, too. */
-static bool lost_lately(void)
+/*
+ * Nobody takes messages at the source now. May it come back? That is what a move of the partition looks like until the HMC
+ * is there, too; the loss may still be waiting behind other sources' messages.
+ */
+static bool may_return(void)
 {
 	bool lost = false;
 
-	hvpipe_each_holder(see_loss, &lost);
-	return lost || now_ms() - lost_ms < RETURN_MS;
+	if (!met)
+		hvpipe_each_holder(see_loss, &lost);
+	return met || lost;
 }
 
 /*
@@ -234,9 +241,10 @@ static int try_send(struct hvpipe *pipe, const void *message, size_t len)
 				errno = EINTR;
 				return -1;
 			}
+			deadline = -1;
 			continue;
 		case EPIPE:
-			if (deadline < 0 && lost_lately()) {
+			if (deadline < 0 && may_return()) {
 				report("%s: connection lost, trying for %d seconds", config.source_name,
 				       RETURN_MS / 1000);
 				deadline = now_ms() + RETURN_MS;
@@ -267,6 +275,7 @@ static int try_send(struct hvpipe *pipe, const void *message, size_t len)
 			return -1;
 		}
 	}
+	met = true;
 	return 0;
 }
 
@@ -371,14 +380,16 @@ static ssize_t receive(struct hvpipe *pipe, void *message)
 		events = POLLIN | POLLRDHUP;
 
 		len = hvpipe_recv(pipe, message, HVPIPE_MAX_PAYLOAD, 0);
-		if (len > 0)
+		if (len > 0) {
+			met = true;
 			return len;
+		}
 		switch (errno) {
 		case ETIMEDOUT:
 			break;
 		case ECONNRESET:
 			report("%s: connection lost, waiting for it to come back", config.source_name);
-			lost_ms = now_ms();
+			met = true;
 			break;
 		case ENXIO:
 			report("%s: the pipe is suspended, waiting", config.source_name);
