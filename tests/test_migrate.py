@@ -8,6 +8,7 @@ is what a move adds, whole or to a machine that is not as it should be.
 import re
 import signal
 import subprocess
+import threading
 
 import pytest
 
@@ -76,7 +77,7 @@ def wait_queued(machine, sequence):
 @pytest.fixture(scope="module")
 def machine(lab):
     """A partition for all tests here."""
-    pipe = Pipe(lab, "moving", options=["-trace", "runstate_set"], memory="512M")
+    pipe = Pipe(lab, "moving", options=["-trace", "runstate_set", "-trace", "spapr_vasi_*"], memory="512M", smp=2)
     yield pipe
     pipe.close()
 
@@ -109,8 +110,10 @@ def test_a_wrong_number_of_moves_is_named(wrong):
 
 def test_a_move_switches_the_pipe_off_here_and_on_there(pipe):
     """Disabled once on the machine that it leaves and enabled once on the other; what is there is a running machine."""
+    mark = pipe.partition.console.size
     assert move(pipe).switched() == ("0", "1")
     assert pipe.partition.machine.name == "moving-b"
+    assert "memory transfer completed" in pipe.partition.console.since(mark)    # Linux asked for the session's state
     assert move(pipe).switched() == ("0", "1")
     assert pipe.partition.machine.name == "moving"
 
@@ -142,6 +145,29 @@ def test_who_receives_rides_through(lab, pipe, command):
         pipe.partition.check(f'until [ "$(wc -c </tmp/got)" -ge {size} ]; do :; done')
         assert reader.stop().status == 0
     assert pipe.partition.get("/tmp/got").decode() == "".join(said)
+
+
+def test_a_reply_rides_through(lab, pipe):
+    """A listener replies right after a move, when its HMC has not found the partition yet, and the loss of the connection
+    waits behind a message that is not read: the reply arrives."""
+    hmc = console_hmc(lab, pipe, follow=True)
+    pipe.partition.check("rm -f /tmp/begun /tmp/go; mkfifo /tmp/begun /tmp/go")
+    listener = pipe.partition.serve("hmc4", "hvpipe -s hmc4 listen -x 'echo >/tmp/begun; read x </tmp/go; cat' "
+                                            "2>/tmp/said")
+    hmc.write(b"one\n")
+    pipe.partition.check("cat /tmp/begun")
+    mark = pipe.partition.hypervisor.size
+    hmc.write(b"two\n")
+    pipe.partition.hypervisor.wait_for(rf"frame_in source {HMC4} type 1 length 3 ", since=mark)
+    moved = Move(pipe).asleep()
+    hmc.signal(signal.SIGSTOP)
+    moved.arrive()
+    pipe.partition.check("echo >/tmp/go; until grep -q 'connection lost' /tmp/said; do :; done")
+    hmc.signal(signal.SIGCONT)
+    hmc.out.wait_for("one")
+    pipe.partition.check("cat /tmp/begun; echo >/tmp/go")
+    hmc.out.wait_for("two")
+    assert listener.stop().status == 0
 
 
 def test_what_is_being_sent_rides_through(lab, pipe, tmp_path):
@@ -269,6 +295,36 @@ def test_a_target_that_an_hmc_does_not_know(lab, pipe):
     assert reader.check() == "hello"
 
 
+def waiting_for_the_operator(pipe):
+    """Have the partition begin a migration that its operator has not told it to suspend for; returns the command and
+    where the hypervisor's trace began."""
+    mark = pipe.partition.hypervisor.size
+    pipe.partition.qmp.set("/machine", "vasi-stream", 0xabcdef)
+    pipe.partition.qmp.forget_events()
+    going = pipe.partition.agent.start("echo 0xabcdef >/sys/kernel/mobility/migration", alone=True)
+    pipe.partition.hypervisor.wait_for("spapr_vasi_poll stream 0xabcdef enabled", since=mark)
+    return going, mark
+
+
+def test_the_partition_suspends_itself_when_it_is_told_to(pipe):
+    """Until then it polls the session's state, and the pipe is on."""
+    going, mark = waiting_for_the_operator(pipe)
+    assert "hvpipe_enable" not in pipe.partition.hypervisor.since(mark)
+    pipe.partition.qmp.set("/machine", "vasi-state", "suspending")
+    pipe.partition.wait_asleep()
+    pipe.partition.qmp.execute("system_wakeup")
+    going.check()
+
+
+def test_a_migration_that_is_aborted_before_it_began(pipe):
+    """The operator takes it back before the partition was to suspend itself: the pipe was never off."""
+    going, mark = waiting_for_the_operator(pipe)
+    pipe.partition.qmp.set("/machine", "vasi-state", "aborted")
+    assert going.wait().status == 1
+    assert "Input/output error" in going.stdout
+    assert "hvpipe_enable" not in pipe.partition.hypervisor.since(mark)
+
+
 @pytest.mark.parametrize("when", ["suspending", "suspended"])
 def test_a_migration_that_the_hypervisor_aborts(lab, pipe, when):
     """The operator takes it back while the partition is about to sleep, or sleeps: the pipe is on again at once, where
@@ -290,6 +346,23 @@ def test_a_migration_that_the_hypervisor_aborts(lab, pipe, when):
         hmc.write(b"hello\n")
     assert reader.check() == "hello"
     assert moved.switched()[0] == "01"
+
+
+def test_a_target_that_dies_while_the_partition_moves(lab, pipe):
+    """The machine that was to take it is killed before it has: the move fails, and all goes on where it was."""
+    hmc = console_hmc(lab, pipe, follow=True)
+    reader = pipe.partition.serve("hmc4", "hvpipe -s hmc4 recv -n 1 2>/dev/null")
+    moved = Move(pipe).asleep()
+    moved.target.process.send_signal(signal.SIGSTOP)
+    killer = threading.Timer(0.5, moved.target.process.kill)
+    killer.start()
+    with pytest.raises(LabError, match="stays where it is"):
+        moved.arrive()
+    killer.join()
+    moved.going.check()
+    assert pipe.partition.machine is moved.here
+    hmc.write(b"hello\n")
+    assert reader.check() == "hello"
 
 
 def test_a_target_that_refuses_the_partition(lab, pipe):
