@@ -43,7 +43,7 @@ packages:
 	@scripts/install-packages
 
 build: packages
-	@scripts/build $(PARTS)
+	@scripts/build $(PARTS) $(KERNEL)
 
 BUILT := $(addprefix build/,vmlinux vmlinux-debug vmlinux-kcsan vmlinux-plain vmlinux-bench qemu-system-ppc64 \
 	initramfs.cpio.gz host partition)
@@ -55,7 +55,7 @@ run: build
 	@scripts/run
 
 test: build
-	@scripts/build vmlinux-plain $(KERNEL)
+	@scripts/build vmlinux-plain
 	@$(PYTHON) -m pytest $(TESTS)
 
 soak: build
