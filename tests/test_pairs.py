@@ -14,10 +14,8 @@ import re
 import pytest
 
 from lab import Hmc, initrd_with, source_id
-from test_faults import EVENTS, STEPS, Pipe, console_hmc, pairs, proven
+from test_faults import EVENTS, HMC4, STEPS, Pipe, console_hmc, pairs, proven
 from test_suspend import suspend, wait_queued
-
-HMC4 = f"{source_id('hmc4'):#010x}"
 
 
 @pytest.fixture(scope="module")
@@ -485,11 +483,12 @@ class Boot(Pipe):
         self.struck = hypervisor.text
         self.inject("")
         partition.check("mkfifo /tmp/meet /tmp/met")
+        self.early.close()
         self.dropped_at_boot = self.check_works()
 
     def close(self):
         super().close()
-        for hmc in (self.early, *self.hmcs.values()):
+        for hmc in self.hmcs.values():
             hmc.close()
 
 

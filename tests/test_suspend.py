@@ -9,10 +9,8 @@ import signal
 
 import pytest
 
-from lab import LIMIT, source_id
-from test_faults import EVENTS, Pipe, console_hmc, pairs, proven
-
-HMC4 = f"{source_id('hmc4'):#010x}"
+from lab import LIMIT
+from test_faults import EVENTS, HMC4, Pipe, console_hmc, pairs, proven
 
 
 class Suspension:
