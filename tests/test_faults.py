@@ -431,7 +431,7 @@ def test_a_message_of_nobody_is_dropped_and_counted(pipe, operation, fault):
 
 @pytest.mark.parametrize("operation,fault", pairs(["read"], [
     f"check-exception:{word},count={count}" for count in (1, 20)
-    for word in ("none", "status=-1", "status=-2", "status=-3", "status=2", "status=9900")]))
+    for word in ("none", *(f"status={status}" for status in (-1, -2, -3, 2, 9900, 9901, 9902)))]))
 def test_an_event_that_firmware_keeps_back_comes_later(lab, pipe, operation, fault):
     """check-exception fails, once or for a while: the message arrives, and so does the loss of a connection."""
     pipe.inject(fault)
@@ -470,6 +470,8 @@ def test_events_that_never_come_stop_only_what_they_announce(pipe):
 # Malformed events, and what they make read() say beside the messages.
 EVENTS = {"spurious": "", "duplicate": "", "no-section": "", "short-section": "", "unknown-source": "",
           "both-bits": "read{n}=lost ", "unknown-bits": "", "wrong-type": ""}
+# An event that does not come at all, and one that is as good as any to have the driver look.
+LOST, ANY = "replace-event:lost", "event:no-section"
 
 
 @pytest.mark.parametrize("kind", EVENTS)
@@ -563,18 +565,19 @@ def test_a_message_that_is_announced_to_another_handle_only(pipe, other):
     assert pipe.run(steps) == steps
 
 
-def test_a_message_whose_event_got_lost_comes_with_the_next_event(pipe):
+@pytest.mark.parametrize("operation,fault", pairs(["read"], [LOST]))
+def test_a_message_whose_event_got_lost_comes_with_the_next_event(pipe, operation, fault):
     """Nobody tells the driver of it, and firmware tells of nothing else: sends go on, but no source receives, opened
     anew or not. Any event at all ends that, and nothing was lost but time."""
     mark = pipe.partition.hypervisor.size
-    pipe.inject("replace-event:lost")
+    pipe.inject(fault)
     steps = ("open1 open2 write1 write2 meet now1=out now2=out read1=nothing close1 open1 read1=nothing now1=out meet "
              "take1=1.1 take2=2.1 read1=nothing read2=nothing close1 close2")
     waiting = pipe.start(steps)
     pipe.wait_struck("replace-event", mark)
     pipe.meet()
     pipe.meet()
-    pipe.inject("event:no-section")
+    pipe.inject(ANY)
     assert waiting.check() == steps
 
 
@@ -584,7 +587,7 @@ def test_a_loss_whose_event_got_lost_is_not_told(lab, pipe):
     steps = "open4 meet now4=out take4=hello read4=nothing now4=out close4"
     reader = pipe.start(steps)
     mark = pipe.partition.hypervisor.size
-    pipe.inject("replace-event:lost")
+    pipe.inject(LOST)
     hmc.signal(signal.SIGKILL)
     pipe.wait_struck("replace-event", mark)
     pipe.meet()

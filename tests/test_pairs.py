@@ -14,7 +14,7 @@ import re
 import pytest
 
 from lab import Hmc, initrd_with, source_id
-from test_faults import EVENTS, HMC4, STEPS, Pipe, console_hmc, pairs, proven
+from test_faults import ANY, EVENTS, HMC4, LOST, STEPS, Pipe, console_hmc, pairs, proven
 from test_suspend import suspend, wait_queued
 
 
@@ -40,8 +40,9 @@ ERRNOS = {"-1": "EIO", "-3": "EINVAL", "-4": "EPIPE", "-5": "EOPNOTSUPP", "9906"
 FAILING = [f"status={status},count=0" for status in ERRNOS]
 RECEIVE_FAILING = [words for words in FAILING if "-4" not in words]
 BUSY = ["status=-2,count=100", "status=9901,count=2"]
-LATE = ["none,count=0", "status=-1,count=0", "status=9900,count=0"]
-LENGTH, NOBODYS = "receive:length=4097", "receive:source=0x02000009"
+LATE = ["none,count=0", *(f"status={status},count=0" for status in (-1, 9900, 9901, 9902))]
+REPLACED = [*(f"replace-event:{kind}" for kind in EVENTS if kind != "spurious"), LOST]
+LENGTH, NOBODYS, MISROUTED = "receive:length=4097", "receive:source=0x02000009", "receive:source=0x02000001"
 
 
 def struck(fault):
@@ -56,13 +57,15 @@ def struck(fault):
     if "event:" in fault:
         kind = re.search(r"event:([\w-]+)", fault)[1]
         # Poll may say once that there is something to read where there is not: the driver had to look.
-        lost = EVENTS[kind].format(n=2)
+        lost = EVENTS.get(kind, "").format(n=2)
         after = f"take2=2.1 {lost}read2=nothing read2=nothing now2=out"
         return ("open2", "write2", after, 0) if fault.startswith("replace") else (open_with_message, "", after, 0)
     if fault == LENGTH:
         return open_with_message, "read2=EIO", "read2=nothing write2 take2=2.2", 0
     if fault == NOBODYS:
         return open_with_message, "read2=nothing", "read2=nothing write2 take2=2.2", 1
+    if fault == MISROUTED:
+        return f"open1 {open_with_message}", "read2=nothing", "read1=2.1 read2=nothing now2=out close1", 0
     return open_with_message, f"read2={errno}" if errno else "read2=2.1", "" if not errno else "read2=2.1", 0
 
 
@@ -88,8 +91,7 @@ BY_RECEIVE = [*pairs(["create", "write", "poll"], [f"receive:{words}" for words 
               *pairs(["create", "write", "poll", "close"], [LENGTH, NOBODYS])]
 BY_CHECK_EXCEPTION = pairs(["create", "write", "poll", "close"], [f"check-exception:{words}" for words in LATE])
 BY_EVENT = pairs(["create", "write", "poll", "close"],
-                 [*(f"event:{kind},count=20" for kind in EVENTS),
-                  *(f"replace-event:{kind}" for kind in EVENTS if kind != "spurious")])
+                 [*(f"event:{kind},count=20" for kind in EVENTS), *REPLACED])
 
 
 def wait_event_faults(pipe, fault, mark):
@@ -119,12 +121,13 @@ def test_the_others_go_on(pipe, operation, fault):
     pipe.meet()
     wait_event_faults(pipe, fault, mark)
     pipe.wait_struck(target, mark)
-    pipe.inject("")
+    pipe.inject(ANY if fault == LOST else "")
     pipe.meet()
     assert running.check() == steps
 
 
-MISROUTED = {
+# What is received as hmc1's is hmc2's; how many are dropped.
+TO_ANOTHER = {
     "create": ("open2 write2 poll2=in,out read2=nothing open1 now1=out", 1),
     "write": ("open1 open2 write2 poll2=in,out read2=nothing write1 take1=2.1 take1=1.1", 0),
     "poll": ("open1 open2 write2 poll2=in,out read2=nothing poll1=in,out read1=2.1", 0),
@@ -132,22 +135,22 @@ MISROUTED = {
 }
 
 
-@pytest.mark.parametrize("operation,fault", pairs(MISROUTED, ["receive:source=0x02000001"]))
+@pytest.mark.parametrize("operation,fault", pairs(TO_ANOTHER, [MISROUTED]))
 def test_a_misrouted_message_meets(pipe, operation, fault):
     """What was received as another source's is that one's: written behind, polled for, dropped with its handle."""
-    steps, pipe.drops = MISROUTED[operation]
+    steps, pipe.drops = TO_ANOTHER[operation]
     steps += " read2=nothing now2=out close1 close2"
     pipe.inject(fault)
     assert pipe.run(steps) == steps
 
 
 AROUND_SLEEP = ["send:status=-1,count=0", "send:status=-4,count=0", "receive:status=-1,count=0",
-                "receive:status=-5,count=0", LENGTH, NOBODYS, "check-exception:none,count=0",
+                "receive:status=-5,count=0", LENGTH, NOBODYS, MISROUTED, "check-exception:none,count=0",
                 "check-exception:status=-2,count=0", *(f"event:{kind},count=20" for kind in EVENTS)]
 IN_FLIGHT = ["send:status=9900,count=100", "receive:status=9900,count=100"]
 
 
-@pytest.mark.parametrize("operation,fault", pairs(["suspend"], AROUND_SLEEP))
+@pytest.mark.parametrize("operation,fault", pairs(["suspend"], [*AROUND_SLEEP, *REPLACED]))
 def test_the_partition_falls_asleep_while_firmware_fails(pipe, operation, fault):
     """What failed before the sleep works after it, and nothing is lost."""
     before, during, after, pipe.drops = struck(fault)
@@ -158,9 +161,10 @@ def test_the_partition_falls_asleep_while_firmware_fails(pipe, operation, fault)
     pipe.inject(fault)
     pipe.meet()
     pipe.meet()
-    suspension = suspend(pipe)
     if not fault.startswith("event:"):
         pipe.wait_struck(fault.partition(":")[0], mark)
+    suspension = suspend(pipe)
+    if not fault.startswith("event:"):
         pipe.inject("")
     suspension.wake()
     wait_event_faults(pipe, fault, mark)
@@ -185,11 +189,13 @@ def test_a_busy_call_ends_before_the_sleep(pipe, operation, fault):
     assert running.check() == steps
 
 
-@pytest.mark.parametrize("operation,fault", pairs(["resume"], [*AROUND_SLEEP, "send:status=9900,count=20",
+@pytest.mark.parametrize("operation,fault", pairs(["resume"], [*AROUND_SLEEP, *REPLACED, "send:status=9900,count=20",
                                                                "receive:status=9900,count=20"]))
 def test_the_partition_wakes_up_to_firmware_that_fails(pipe, operation, fault):
     """Who operates first after the sleep fails as at any time, and nothing is lost."""
     before, during, after, pipe.drops = struck(fault)
+    if fault in REPLACED:   # the event that is made again
+        before, during = f"{before} {during} poll2=in,out", ""
     during = during.replace("read2", "poll2=in,out read2")
     after = after.replace("read2=2.1", "take2=2.1")
     steps = " ".join(filter(None, (before, "meet meet", during, "meet meet", after, "close2")))
@@ -203,7 +209,7 @@ def test_the_partition_wakes_up_to_firmware_that_fails(pipe, operation, fault):
     pipe.meet()
     wait_event_faults(pipe, fault, mark)
     pipe.wait_struck(fault.partition(":")[0], mark)
-    pipe.inject("")
+    pipe.inject(ANY if fault == LOST else "")
     pipe.meet()
     assert running.check() == steps
 
@@ -235,6 +241,34 @@ def test_while_the_pipe_cannot_be_enabled(pipe, operation, fault):
     pipe.wait_struck("set-system-parameter", suspension.mark, 3)
     pipe.inject("")
     pipe.meet()
+    assert running.check() == steps
+
+
+# The same where enabling is not refused, but takes its time: a write waits for it.
+SLOW_TO_ENABLE = {**OFF, "write": ("open1", "write1", "take1=1.1")}
+
+
+@pytest.mark.parametrize("operation,fault", pairs(SLOW_TO_ENABLE, ["set-system-parameter:status=-2,count=0",
+                                                                   "set-system-parameter:status=9900,count=0"]))
+def test_while_the_pipe_is_being_enabled(pipe, operation, fault):
+    """A call says ENXIO, or waits; poll hangs up, close closes; all is as before when firmware is done."""
+    before, during, after = SLOW_TO_ENABLE[operation]
+    steps = " ".join(filter(None, ("open2", before, "meet meet", during, "meet meet ready2", after,
+                                   "write2 take2=2.1 now2=out close1 close2")))
+    running = pipe.start(steps)
+    pipe.meet()
+    suspension = suspend(pipe)
+    pipe.inject(fault)
+    pipe.partition.qmp.execute("system_wakeup")
+    pipe.wait_struck("set-system-parameter", suspension.mark, 20)
+    pipe.meet()
+    if operation == "write":
+        pipe.wait_struck("set-system-parameter", pipe.partition.hypervisor.size, 20)
+        pipe.inject("")
+    pipe.meet()
+    pipe.inject("")
+    pipe.meet()
+    suspension.command.check()
     assert running.check() == steps
 
 
@@ -486,7 +520,7 @@ class Boot(Pipe):
         self.left = self.faults
         self.struck = hypervisor.text
         # What a lost event told of waits for the next event.
-        self.inject("event:no-section" if "lost" in BOOT[target] else "")
+        self.inject(ANY if "lost" in BOOT[target] else "")
         hypervisor.wait_for(rf"frame_out source {HMC4} type 2 length 0 sequence {WAITING}\s")
         for kind in ("close", "random") if hmcs else ():
             hypervisor.wait_for(rf"frame_out source {source_id(hmcs[kind]):#010x} type 2 length 0 sequence 1\s")

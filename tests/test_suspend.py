@@ -10,7 +10,7 @@ import signal
 import pytest
 
 from lab import LIMIT
-from test_faults import EVENTS, HMC4, Pipe, console_hmc, pairs, proven
+from test_faults import EVENTS, HMC4, LOST, Pipe, console_hmc, pairs, proven
 
 
 class Suspension:
@@ -300,9 +300,10 @@ def test_a_failing_disable_does_not_stop_the_suspend(lab, pipe, operation, fault
     assert said.endswith("hello") and said.count("hello") == 1
 
 
-def test_a_lost_event_is_made_up_for_by_the_sleep(pipe):
+@pytest.mark.parametrize("operation,fault", pairs(["suspend"], [LOST]))
+def test_a_lost_event_is_made_up_for_by_the_sleep(pipe, operation, fault):
     """A message that nobody told of blocks all others; when the pipe is enabled anew the hypervisor tells of it."""
-    pipe.inject("replace-event:lost")
+    pipe.inject(fault)
     steps = "open1 open2 write1 write2 meet now1=out now2=out meet take1=1.1 take2=2.1 close1 close2"
     mark = pipe.partition.hypervisor.size
     waiting = pipe.start(steps)
@@ -311,6 +312,24 @@ def test_a_lost_event_is_made_up_for_by_the_sleep(pipe):
     pipe.meet()
     suspend(pipe).wake()
     assert waiting.check() == steps
+
+
+@pytest.mark.parametrize("operation,fault", pairs(["suspend", "resume"], [
+    f"set-system-parameter:{words},every=2,count=3" for words in ("status=-1", "status=9900")]))
+def test_a_firmware_that_fails_every_second_time_is_tried_again(pipe, operation, fault):
+    """To disable, or to enable: four sleeps in a row, and what waits meanwhile is read after each."""
+    steps = " ".join(["open1", *(f"write1 meet meet take1=1.{n}" for n in range(1, 5)), "close1"])
+    running = pipe.start(steps)
+    for sleep in range(4):
+        pipe.meet()
+        if not sleep and operation == "suspend":
+            pipe.inject(fault)
+        suspension = suspend(pipe)
+        if not sleep and operation == "resume":
+            pipe.inject(fault)
+        suspension.wake()
+        pipe.meet()
+    assert running.check() == steps
 
 
 def test_malformed_events_at_the_wakeup(lab, pipe):
