@@ -34,6 +34,7 @@ KERNEL = os.environ.get("KERNEL") or "vmlinux"  # what partitions run, if nothin
 # What a kernel says that found a bug of its own, KASAN, UBSAN, lockdep and the hung task detector among them
 SPLAT = re.compile(r"\bOops\b|BUG:|WARNING: (CPU|possible|suspicious|inconsistent|bad)|UBSAN:|Call Trace|rcu: INFO|"
                    r"blocked for more")
+LEAKS = "/sys/kernel/debug/kmemleak"
 LIMIT = 120     # seconds; generous, for a loaded machine
 
 
@@ -679,6 +680,22 @@ class Partition:
         command = self.run(f"cat {shlex.quote(name)}")
         command.check()
         return command.output
+
+    def check_detectors(self):
+        """Fail if lockdep tripped, if the kernel has it: a detector that did is off, and would be silent."""
+        if self.run("test -e /proc/lockdep_stats").status == 0:
+            said = self.check("cat /proc/lockdep_stats")
+            if not re.search(r"debug_locks:\s+1\b", said):
+                raise LabError(f"{self.name}: lockdep is off:\n{said}")
+
+    def check_leaks(self):
+        """Fail if kmemleak, if the kernel has it, finds something in two scans, the second for what was just being
+        freed."""
+        if self.run(f"test -e {LEAKS}").status == 0:
+            # Objects younger than 5 s are never reported.
+            said = self.check(f"echo scan >{LEAKS}; sleep 6; echo scan >{LEAKS}; cat {LEAKS}")
+            if said:
+                raise LabError(f"{self.name}: memory leaked:\n{said[:4000]}")
 
     def poweroff(self, limit=LIMIT):
         """Ask the partition to power itself off and wait for the hypervisor's end; returns its status."""

@@ -216,8 +216,15 @@ class Pipe:
         self.echo = Hmc(self.partition.addresses("hmc3"), "echo")
         self.echo.err.wait_for("connected to")
 
+    def check_kernel(self):
+        """The kernel has found nothing wrong with itself that it did not say."""
+        self.partition.check_detectors()
+        self.partition.check_leaks()
+
     def close(self):
-        """End it; the partition must power itself off."""
+        """End it, if it did not end already; its kernel must be well and the partition power itself off."""
+        if self.partition.process.poll() is None:
+            self.check_kernel()
         assert self.partition.poweroff() == 0
         self.echo.close()
 

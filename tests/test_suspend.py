@@ -365,4 +365,5 @@ def test_a_reboot_disables_the_pipe(lab):
 
 def test_a_power_off_disables_the_pipe(machine):
     """The driver disables the pipe before the power goes off, and HMCs are told so. The last test of this partition."""
+    machine.check_kernel()
     goodbye(machine.partition, machine.echo, "poweroff -f")
