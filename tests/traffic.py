@@ -21,8 +21,9 @@ How each case is judged:
   and we go on behind them. What it has is sent.
 - A line that an HMC printed before it was killed, but did not record: hvpipe-hmc.1 says that it is printed again, with
   the same number in its brackets. That one, directly behind a restart, counts once. A line cut off does not count.
-- A message to the partition that did not arrive: dropped at close, as far as the driver says that it dropped so many,
-  for all sources together. If more are missing, these are lost; if fewer, some were dropped and received: duplicated.
+- A message to the partition that did not arrive: dropped at close, as far as the driver dropped so many of its source.
+  If more are missing, these are lost; if fewer, some were dropped and received: duplicated. The driver's trace event
+  tells of each one that it dropped, and these must be as many as its counter says.
 - hmc3 shows what it took only by its answers. In the end its state file tells how many it took, and that must be what
   was sent for sure and at most the unknown ones besides. hmc4 took what the hypervisor said that it took.
 - Misrouted: a message that came to anybody for whom it was not meant, or that was never sent, or out of order, or with
@@ -46,6 +47,8 @@ MASK = 2 ** 64 - 1
 LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 MAX, HEAD = 4088, 40
 STALL = 60      # seconds without progress
+DROP = "papr_hvpipe_drop"
+DROPS_KB = 8192     # of trace, for each processor: 300,000 messages dropped, where a million sent have some 15,000
 PROGRESS = 3    # seconds between lines
 
 
@@ -373,6 +376,9 @@ class Traffic:
         options = [*how.pop("options", ()), "-initrd", initrd]
         self.partition = self.lab.partition(name=self.name, sources=["hmc1", "hmc2", "hmc3"], echo=["hmc4"],
                                             options=options, **how)
+        # Nobody sends yet, so none is missed.
+        self.partition.check(f"cd /sys/kernel/tracing && echo {DROPS_KB} >buffer_size_kb && "
+                             f"echo 1 >events/papr_hvpipe/{DROP}/enable")
         self.say(f"partition up; SEED={self.seed}")
 
     def begin(self, to_partition, to_sources):
@@ -396,6 +402,22 @@ class Traffic:
                                     + " && hvpipe status")
         rows = [[int(word) for word in line.split()] for line in text.splitlines()[:len(self.peers)]]
         return rows, int(re.search(r"(\d+) messages dropped", text)[1])
+
+    def drops(self):
+        """What the driver dropped, by source, as its trace has it."""
+        text = self.partition.check(
+            "cd /sys/kernel/tracing && hvpipe status && cat per_cpu/cpu*/stats && "
+            f"awk '/{DROP}: / {{ n[$(NF - 1)]++ }} END {{ for (of in n) print of, n[of] }}' trace && hvpipe status")
+        before, after = (int(count) for count in re.findall(r"(\d+) messages dropped", text))
+        drops = {int(source, 16): int(count) for source, count in re.findall(r"^source=(\w+) (\d+)$", text, re.M)}
+        if re.search(r"^(commit )?overrun: *[1-9]|^dropped events: *[1-9]", text, re.M):
+            raise LabError(f"the partition's trace has lost events, DROPS_KB is too small:\n{text}")
+        # Some may have been dropped while we looked.
+        if not before <= sum(drops.values()) <= after:
+            raise LabError(f"the driver counts {before} messages dropped, then {after}, but traced {drops}")
+        if drops.keys() - {source_id(peer.source) for peer in self.peers}:
+            raise LabError(f"the driver dropped messages of sources that nobody has: {drops}")
+        return drops
 
     def look(self):
         """See that all is well; returns status(), and how many messages were received."""
@@ -424,9 +446,9 @@ class Traffic:
 
     def account(self):
         """Judge; returns what was sent, received, dropped, lost, duplicated and misrouted."""
-        rows, dropped = self.status()
+        drops = self.drops()
+        rows = self.status()[0]
         sent = received = lost = duplicated = misrouted = unknown_all = delivered = 0
-        missing_in = 0
         for index, (peer, row) in enumerate(zip(self.peers, rows)):
             tried, unknown, ranges = peer.dump()
             hmc = self.hmcs[index] if index < 3 else None
@@ -455,27 +477,26 @@ class Traffic:
                     misrouted += abs(hmc.queued - came)
             if ranges and ranges[-1][1] > (tried if index > 1 else sent_in):
                 misrouted += 1
-            missing_in += sent_in - got_in
+            dropped = drops.get(source_id(peer.source), 0)
+            lost_here += max(0, sent_in - got_in - dropped)
+            duplicated += max(0, got_in + dropped - sent_in)
             sent += sent_here + sent_in
             received += came + got_in
             lost += lost_here
             unknown_all += len(unknown)
             delivered += unknown_here
             self.say(f"{peer.source}: {sent_here} sent and {came} taken by the HMC; {sent_in} from there and {got_in} "
-                     f"received; EPIPE {row[5]} times, ENXIO {row[9]}, {row[6]} losses told, {row[4]} times reopened, "
-                     f"{peer.kills} times killed")
+                     f"received, {dropped} dropped; EPIPE {row[5]} times, ENXIO {row[9]}, {row[6]} losses told, "
+                     f"{row[4]} times reopened, {peer.kills} times killed")
             if peer.said.replace("Killed\n", ""):
                 self.say(f"{peer.source} said: {peer.said[:2000]}")
-        lost += max(0, missing_in - dropped)
-        duplicated += max(0, dropped - missing_in)
-        self.say(f"dropped by the driver: {dropped}, missing in the partition: {missing_in}; sends cut off by a kill: "
-                 f"{unknown_all}, of which {delivered} were delivered; received and counted after a kill: "
-                 f"{sum(row[7] for row in rows)}; printed again after a kill: "
+        self.say(f"sends cut off by a kill: {unknown_all}, of which {delivered} were delivered; received and counted "
+                 f"after a kill: {sum(row[7] for row in rows)}; printed again after a kill: "
                  f"{sum(hmc.again for hmc in self.hmcs[:2])}")
         said = self.partition.console.text
         if SPLAT.search(said):
             raise LabError(f"the kernel complained:\n{said[-4000:]}")
-        return sent, received, dropped, lost, duplicated, misrouted
+        return sent, received, sum(drops.values()), lost, duplicated, misrouted
 
     def close(self):
         """End the HMCs and remove their states."""
