@@ -25,7 +25,9 @@ How each case is judged:
   If more are missing, these are lost; if fewer, some were dropped and received: duplicated. The driver's trace event
   tells of each one that it dropped, and these must be as many as its counter says.
 - hmc3 shows what it took only by its answers. In the end its state file tells how many it took, and that must be what
-  was sent for sure and at most the unknown ones besides. hmc4 took what the hypervisor said that it took.
+  was sent for sure and at most the unknown ones besides.
+- hmc4 took what the hypervisor said that it took, and of the unknown ones those whose answers were received or dropped.
+  An answer to one that is unknown is not missed: nobody knows that there was one.
 - Misrouted: a message that came to anybody for whom it was not meant, or that was never sent, or out of order, or with
   a wrong checksum.
 - A stall: nothing arrived or was dropped for 60 s while there was work to do. It ends the traffic, and what had not
@@ -453,6 +455,7 @@ class Traffic:
             tried, unknown, ranges = peer.dump()
             hmc = self.hmcs[index] if index < 3 else None
             got_in = sum(last - first + 1 for first, last in ranges)
+            dropped = drops.get(source_id(peer.source), 0)
             misrouted += row[3]
             if isinstance(hmc, Talker):
                 missing = hmc.inbox.missing(tried)
@@ -465,9 +468,13 @@ class Traffic:
                 lost_here = len(lost_here)
             else:
                 sure = tried - len(unknown)
-                came = hmc.taken if hmc else tried
-                if came is None:    # stalled: nobody asked hmc3
+                answered = sum(any(first <= number <= last for first, last in ranges) for number in unknown)
+                if not hmc:
+                    came = min(max(got_in + dropped, sure + answered), tried)
+                elif hmc.taken is None:     # stalled: nobody asked hmc3
                     came = sure
+                else:
+                    came = hmc.taken
                 lost_here = max(0, sure - came)
                 duplicated += max(0, came - tried)
                 unknown_here = max(0, min(came, tried) - sure)
@@ -477,7 +484,6 @@ class Traffic:
                     misrouted += abs(hmc.queued - came)
             if ranges and ranges[-1][1] > (tried if index > 1 else sent_in):
                 misrouted += 1
-            dropped = drops.get(source_id(peer.source), 0)
             lost_here += max(0, sent_in - got_in - dropped)
             duplicated += max(0, got_in + dropped - sent_in)
             sent += sent_here + sent_in
