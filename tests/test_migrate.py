@@ -12,6 +12,7 @@ import threading
 
 import pytest
 
+import reliability
 from lab import TOP, LabError, source_id
 from test_faults import INJECT, Pipe, console_hmc, proven
 
@@ -93,12 +94,12 @@ def test_five_moves_under_traffic(record_property):
     done = subprocess.run([TOP / "scripts/migrate", "5"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                           check=False, timeout=1200)
     assert done.returncode == 0, done.stdout[-6000:]
-    last = re.fullmatch(r"migrate: 5 cycles, (\d+) messages, 0 lost, 0 duplicated, 0 misrouted",
-                        done.stdout.splitlines()[-1])
+    last = re.search(r"\nmigrate: (\d+) sent, (\d+) received, (0) dropped, (0) lost\n"
+                     r"migrate: 5 cycles, \1 messages, 0 lost, (0) duplicated, (0) misrouted\n$", done.stdout)
     assert last, done.stdout[-2000:]
     # Ten each way with each of four sources before each move and after the last.
-    assert int(last[1]) >= 6 * 4 * 2 * 10
-    record_property("messages", {"sent": int(last[1]), "received": int(last[1])})
+    assert int(last[1]) >= 6 * 4 * 2 * 10 and last[1] == last[2]
+    record_property("messages", dict(zip(reliability.COLUMNS, map(int, last.groups()))))
 
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "many", "1 2"])
