@@ -1295,6 +1295,11 @@ static char *hvpipe_source_load_error(SpaprHvpipeSource *s)
         return g_strdup_printf("received %" PRIu64 " is not below next %"
                                PRIu64, s->received, s->next_in);
     }
+    /* A session begins below 2^63, and counts up: it must not get to zero. */
+    if (s->next_in >= 3ull << 62) {
+        return g_strdup_printf("next %" PRIu64 " is no number that counting "
+                               "leads to", s->next_in);
+    }
     if (!s->session && (s->next_in > 1 || s->last_out || s->was_up)) {
         return g_strdup_printf("session 0 has next %" PRIu64 ", sent %" PRIu64
                                ", open %d, not 1, 0, 0", s->next_in,
