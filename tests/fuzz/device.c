@@ -3,6 +3,9 @@
  * The hypervisor's device, as a whole: what an HMC writes to its link and what a partition's RTAS calls hand over, in
  * any order. The input is a list of operations. They are done twice, with the HMC's bytes cut into other pieces, and all
  * that the HMC, the partition and people see must be the same.
+ *
+ * The machine is also saved, and loaded as it is on the same machine or another one: that is never refused, and what is
+ * saved next is the same again. With fields changed by the input it may be refused; else it is as good as any other.
  */
 #include "frames.h"
 #include "spapr_hvpipe_fault.c"
@@ -13,6 +16,8 @@
 #define BUFFERS 0x2000
 #define HMCS 2
 #define QUEUE_LIMIT 4
+#define MOVES 4		/* times that a machine is saved and loaded: it takes longer than all else */
+#define EDITS 16	/* fields changed in one migration stream */
 
 /* An HMC's end of the link. */
 struct hmc {
@@ -27,6 +32,7 @@ struct hmc {
 
 SpaprMachineState fuzz_machine;
 SpaprHvpipe *fuzz_pipe;
+bool fuzz_incoming;
 AddressSpace address_space_memory;
 
 static MemoryRegion ram_region, no_region;
@@ -37,6 +43,18 @@ static SpaprHvpipeSource *echo;
 static GString *seen;
 static bool whole;
 static uint32_t seed;
+static bool paused;		/* nothing runs in the partition */
+static bool edited;		/* the state is not of the device's own making */
+static unsigned int moves;	/* so far */
+static uint32_t most;		/* messages that a source may have queued: more were loaded */
+
+/* A migration stream, and how it is changed on its way: @edits fields are, @skip are left alone before the first one. */
+struct load {
+	const uint8_t *next;
+	size_t left;
+	struct input *in;
+	unsigned int edits, skip;
+};
 
 void error_report(const char *format, ...)
 {
@@ -121,6 +139,15 @@ static void hang_up(struct hmc *hmc)
 	g_byte_array_set_size(hmc->in, 0);
 	hvpipe_link_event(hmc->source, CHR_EVENT_CLOSED);
 	CHECK(!hmc->watch);
+}
+
+static void open_link(struct hmc *hmc)
+{
+	hang_up(hmc);
+	hmc->open = true;
+	hmc->room = 1 << 20;
+	g_byte_array_set_size(hmc->out, 0);
+	hvpipe_link_event(hmc->source, CHR_EVENT_OPENED);
 }
 
 int qemu_chr_fe_write(CharBackend *chr, const uint8_t *buf, int len)
@@ -209,39 +236,29 @@ static SpaprHvpipeSource *new_source(uint32_t id, struct hmc *hmc)
 	return source;
 }
 
-static SpaprHvpipe *set_up(void)
+static void start_machine(bool capable)
 {
 	SpaprHvpipe *s = g_new0(SpaprHvpipe, 1);
 	Error *error = NULL;
 
 	fuzz_machine.hvpipe = NULL;
 	fuzz_pipe = s;
-	s->capable = true;
+	s->capable = capable;
 	hvpipe_init((Object *)s);
 	hvpipe_realize(&s->parent, &error);
-	CHECK(!error && fuzz_machine.hvpipe == s);
-	for (int i = 0; i < HMCS; i++) {
-		struct hmc *hmc = hmcs + i;
-
-		memset(hmc, 0, sizeof(*hmc));
-		hmc->in = g_byte_array_new();
-		hmc->out = g_byte_array_new();
-		hmc->source = new_source(0x02000001 + i, hmc);
-	}
+	CHECK(!error && fuzz_machine.hvpipe == (capable ? s : NULL));
+	for (int i = 0; i < HMCS; i++)
+		hmcs[i].source = new_source(0x02000001 + i, hmcs + i);
 	echo = new_source(0x02000001 + HMCS, NULL);
-	memset(ram, 0, sizeof(ram));
-	seen = g_string_new(NULL);
-	return s;
 }
 
-static void tear_down(SpaprHvpipe *s)
+static void end_machine(void)
 {
+	SpaprHvpipe *s = fuzz_pipe;
 	HvpipeEntry *entry;
 
 	for (int i = 0; i < HMCS; i++) {
 		hang_up(hmcs + i);
-		g_byte_array_unref(hmcs[i].in);
-		g_byte_array_unref(hmcs[i].out);
 		g_free(hmcs[i].source);
 	}
 	g_free(echo);
@@ -254,6 +271,30 @@ static void tear_down(SpaprHvpipe *s)
 	g_free(s);
 }
 
+static void set_up(void)
+{
+	for (int i = 0; i < HMCS; i++) {
+		memset(hmcs + i, 0, sizeof(hmcs[i]));
+		hmcs[i].in = g_byte_array_new();
+		hmcs[i].out = g_byte_array_new();
+	}
+	memset(ram, 0, sizeof(ram));
+	seen = g_string_new(NULL);
+	paused = edited = false;
+	moves = 0;
+	most = QUEUE_LIMIT;
+	start_machine(true);
+}
+
+static void tear_down(void)
+{
+	end_machine();
+	for (int i = 0; i < HMCS; i++) {
+		g_byte_array_unref(hmcs[i].in);
+		g_byte_array_unref(hmcs[i].out);
+	}
+}
+
 static void check_source(SpaprHvpipe *s, const SpaprHvpipeSource *source)
 {
 	uint64_t sequence = source->received;
@@ -264,7 +305,8 @@ static void check_source(SpaprHvpipe *s, const SpaprHvpipeSource *source)
 		if (entry->source != source)
 			continue;
 		CHECK(entry->type == HVPIPE_EVENT_MESSAGE ? entry->size >= 1 && entry->size <= HVPIPE_PAYLOAD_MAX :
-		      entry->type == HVPIPE_EVENT_LOST && (!last || last->type != HVPIPE_EVENT_LOST));
+		      entry->type == HVPIPE_EVENT_LOST && !entry->size &&
+		      (edited || !last || last->type != HVPIPE_EVENT_LOST));
 		if (entry->sequence) {
 			CHECK(entry->sequence > sequence);
 			sequence = entry->sequence;
@@ -274,7 +316,7 @@ static void check_source(SpaprHvpipe *s, const SpaprHvpipeSource *source)
 	}
 	CHECK(source->last == last);
 	CHECK(source->queued == queued);
-	CHECK(queued <= QUEUE_LIMIT);
+	CHECK(queued <= most);
 	CHECK(sequence < source->next_in);
 	CHECK(source->link == HVPIPE_LINK_UP || (!source->out_size && !source->watch && !source->state_due &&
 						 !source->ack_due && !source->message_due));
@@ -285,6 +327,7 @@ static void check(SpaprHvpipe *s)
 {
 	CHECK(!s->announced || (s->enabled && QTAILQ_FIRST(&s->queue)));
 	CHECK(!s->enabled || s->announced || !QTAILQ_FIRST(&s->queue));
+	CHECK(!s->fetched || (s->announced && QTAILQ_FIRST(&s->queue)->type == HVPIPE_EVENT_MESSAGE));
 	for (int i = 0; i < HMCS; i++)
 		check_source(s, hmcs[i].source);
 	check_source(s, echo);
@@ -358,6 +401,221 @@ static void inject(SpaprHvpipe *s, struct input *in)
 	}
 }
 
+static void run_partition(void)
+{
+	paused = false;
+	hvpipe_vm_change_state(fuzz_pipe, true, 0);
+}
+
+static void save_fields(const VMStateDescription *description, void *opaque, GByteArray *out)
+{
+	void *entry;
+
+	CHECK(!description->needed && !description->subsections && !description->post_save);
+	CHECK(!description->pre_save || !description->pre_save(opaque));
+	for (const VMStateField *field = description->fields; field->name; field++) {
+		void *at = (char *)opaque + field->offset;
+
+		if (!field->entry) {
+			g_byte_array_append(out, at, field->size);
+			continue;
+		}
+		QTAILQ_RAW_FOREACH(entry, at, field->entry_next) {
+			g_byte_array_append(out, (uint8_t[]) { 1 }, 1);
+			save_fields(field->entry, entry, out);
+		}
+		g_byte_array_append(out, (uint8_t[]) { 0 }, 1);
+	}
+}
+
+static GByteArray *save(void)
+{
+	GByteArray *out = g_byte_array_sized_new(1 << 16);
+
+	save_fields(&vmstate_hvpipe, fuzz_pipe, out);
+	for (int i = 0; i < HMCS; i++)
+		save_fields(&vmstate_hvpipe_source, hmcs[i].source, out);
+	save_fields(&vmstate_hvpipe_source, echo, out);
+	return out;
+}
+
+/* One number or buffer of the stream, changed if it is its turn: a number a little, or to any other. */
+static void load_value(struct load *load, void *to, size_t size, bool is_bool)
+{
+	uint64_t value = 0;
+	uint8_t change;
+
+	CHECK(size <= load->left);
+	memcpy(to, load->next, size);
+	load->next += size;
+	load->left -= size;
+	if (!load->edits || load->skip--)
+		return;
+	load->edits--;
+	load->skip = take_byte(load->in);
+	change = take_byte(load->in);
+	if (size > sizeof(value)) {
+		memset(to, change, size);
+		return;
+	}
+	memcpy(&value, to, size);
+	if (is_bool)
+		value ^= 1;
+	else if (change < 0x80)
+		value += change - 0x40;
+	else
+		for (size_t i = 0; i < size; i++)
+			value = value << 8 | take_byte(load->in);
+	memcpy(to, &value, size);
+}
+
+static int load_fields(const VMStateDescription *description, void *opaque, struct load *load);
+
+/* Entries as long as a byte before each says that there is one more. Edits leave out some and put in others. */
+static int load_entries(const VMStateField *field, void *head, struct load *load)
+{
+	HvpipeEntry plain = { .source_id = 0x02000001, .type = HVPIPE_EVENT_MESSAGE, .size = 1 };
+	g_autoptr(GByteArray) other = g_byte_array_new();
+	bool is, was;
+
+	CHECK(field->entry == &vmstate_hvpipe_entry);
+	save_fields(field->entry, &plain, other);
+	for (;;) {
+		struct load from;
+		void *entry;
+		int ret;
+
+		was = load->left && *load->next;
+		load_value(load, &is, sizeof(is), true);
+		if (!is && !was)
+			return 0;
+		from = *load;
+		if (!was) {
+			from.next = other->data;
+			from.left = other->len;
+		}
+		/* What is not loaded is no zero in QEMU either. */
+		entry = memset(g_malloc(field->entry_size), 0xaa, field->entry_size);
+		ret = load_fields(field->entry, entry, &from);
+		load->edits = from.edits;
+		load->skip = from.skip;
+		if (was) {
+			load->next = from.next;
+			load->left = from.left;
+		} else {
+			load->next--;	/* the end is still to come */
+			load->left++;
+		}
+		if (ret || !is)
+			g_free(entry);
+		else
+			QTAILQ_RAW_INSERT_TAIL(head, entry, field->entry_next);
+		if (ret)
+			return ret;
+	}
+}
+
+static int load_fields(const VMStateDescription *description, void *opaque, struct load *load)
+{
+	int ret = description->pre_load ? description->pre_load(opaque) : 0;
+
+	for (const VMStateField *field = description->fields; !ret && field->name; field++) {
+		void *at = (char *)opaque + field->offset;
+
+		if (field->entry)
+			ret = load_entries(field, at, load);
+		else
+			load_value(load, at, field->size, field->is_bool);
+	}
+	return ret || !description->post_load ? ret : description->post_load(opaque, description->version_id);
+}
+
+static int load_source(SpaprHvpipeSource *source, struct load *load)
+{
+	int ret = load_fields(&vmstate_hvpipe_source, source, load);
+
+	CHECK(!ret || source->record.state == HVPIPE_RECORD_NONE);
+	most = MAX(most, source->queued);
+	return ret;
+}
+
+/* Load what was saved on the machine that is there, changed if there are EDITS; returns whether it was accepted. */
+static bool load(const GByteArray *saved, struct input *in, unsigned int edits)
+{
+	struct load load = { saved->data, saved->len, in, edits, edits ? take_byte(in) : 0 };
+	int ret = load_fields(&vmstate_hvpipe, fuzz_pipe, &load);
+
+	CHECK(!ret || (!QTAILQ_FIRST(&fuzz_pipe->queue) && !fuzz_pipe->enabled));
+	for (int i = 0; !ret && i < HMCS; i++)
+		ret = load_source(hmcs[i].source, &load);
+	if (!ret)
+		ret = load_source(echo, &load);
+	CHECK(ret || !load.left);
+	return !ret;
+}
+
+/* Load what the device itself has saved: it is accepted, and saved as the same again. */
+static void load_own(const GByteArray *saved)
+{
+	g_autoptr(GByteArray) again = NULL;
+
+	CHECK(load(saved, NULL, 0));
+	check(fuzz_pipe);
+	again = save();
+	if (!fuzz_pipe->capable)	/* all but that it is enabled, announced, fetched */
+		memcpy(again->data, saved->data, 3);
+	CHECK(again->len == saved->len && !memcmp(again->data, saved->data, saved->len));
+}
+
+static void see(const GByteArray *saved)
+{
+	uint64_t sum = 0, word;
+
+	for (size_t i = 0; i + sizeof(word) <= saved->len; i += sizeof(word)) {
+		memcpy(&word, saved->data + i, sizeof(word));
+		sum = (sum ^ word) * 0x9e3779b97f4a7c15;
+		sum ^= sum >> 32;
+	}
+	g_string_append_printf(seen, "%u %" PRIx64 " ", saved->len, sum);
+}
+
+/* Save the machine and go on on the same one (1), on another (2), or on another behind one without a pipe (3). */
+static void move(uint8_t how, struct input *in)
+{
+	uint8_t edits = take_byte(in) % (EDITS + 1);
+	g_autoptr(GByteArray) saved = NULL;
+
+	if (moves++ >= MOVES)
+		return;
+	saved = save();
+	if (how >> 6 == 3) {
+		end_machine();
+		start_machine(false);
+		load_own(saved);
+		saved->data[0] = saved->data[1] = saved->data[2] = 0;
+	}
+	if (how >> 6 > 1) {
+		end_machine();
+		start_machine(true);
+	}
+	paused = true;
+	fuzz_incoming = how >> 6 > 1;
+	if (fuzz_incoming && how & 0x20)	/* the HMC is there before the partition is */
+		open_link(hmcs);
+	for (int i = 0; i < HMCS; i++)
+		pump(hmcs + i);
+	if (edits && load(saved, in, edits)) {
+		edited = true;
+		g_byte_array_unref(saved);
+		saved = save();
+	}
+	load_own(saved);
+	fuzz_incoming = false;
+	see(saved);
+	if (how & 0x10)
+		run_partition();
+}
+
 static void operate(SpaprHvpipe *s, struct input *in)
 {
 	uint8_t operation = take_byte(in), bytes[HVPIPE_LINK_MAX_PAYLOAD];
@@ -369,13 +627,12 @@ static void operate(SpaprHvpipe *s, struct input *in)
 	size_t len;
 	uint8_t *raw;
 
+	/* Only who runs makes calls. */
+	if (paused && operation % 16 >= 7 && operation % 16 <= 11)
+		return;
 	switch (operation % 16) {
 	case 0:
-		hang_up(hmc);
-		hmc->open = true;
-		hmc->room = 1 << 20;
-		g_byte_array_set_size(hmc->out, 0);
-		hvpipe_link_event(hmc->source, CHR_EVENT_OPENED);
+		open_link(hmc);
 		break;
 	case 1:
 		hang_up(hmc);
@@ -439,9 +696,13 @@ static void operate(SpaprHvpipe *s, struct input *in)
 		}
 		break;
 	case 14:
+		if (operation >> 6) {
+			move(operation, in);
+			break;
+		}
 		switch (operation >> 4 & 3) {
 		case 0:
-			hvpipe_vm_change_state(s, true, 0);
+			run_partition();
 			break;
 		case 1:
 			hvpipe_reset(s);
@@ -462,19 +723,18 @@ static void operate(SpaprHvpipe *s, struct input *in)
 
 static GString *run(struct input in, bool in_whole)
 {
-	SpaprHvpipe *s = set_up();
-
+	set_up();
 	whole = in_whole;
 	seed = in.left;
 	while (in.left) {
-		operate(s, &in);
+		operate(fuzz_pipe, &in);
 		for (int i = 0; i < HMCS; i++)
 			pump(hmcs + i);
-		check(s);
+		check(fuzz_pipe);
 	}
 	for (int i = 0; i < HMCS; i++)
 		g_string_append_len(seen, (char *)hmcs[i].out->data, hmcs[i].out->len);
-	tear_down(s);
+	tear_down();
 	return seen;
 }
 

@@ -2,7 +2,7 @@
 /*
  * Stand-ins for what QEMU gives the hypervisor pipe's device, so that its files are compiled as they are and alone, with
  * GLib only. scripts/fuzz includes this before all else, and makes the headers that those files ask for: empty ones,
- * but for QEMU's own queue.h and for macros of families (trace_..., VMSTATE_..., DEFINE_PROP_...) that do nothing here.
+ * but for QEMU's own queue.h and for macros of families (trace_..., DEFINE_PROP_...) that do nothing here.
  *
  * What does something belongs to the fuzz target and is declared at the end.
  */
@@ -81,10 +81,15 @@ typedef struct Object {
 typedef struct ObjectClass {
 	int unused;
 } ObjectClass;
-typedef struct VMStateField {
-	int unused;
-} VMStateField;
 typedef struct VMStateDescription VMStateDescription;
+/* A number, a buffer, or a queue of entries that have a description of their own */
+typedef struct VMStateField {
+	const char *name;
+	size_t offset, size;
+	bool is_bool;
+	const VMStateDescription *entry;
+	size_t entry_size, entry_next;
+} VMStateField;
 struct VMStateDescription {
 	const char *name;
 	int version_id, minimum_version_id, priority;
@@ -96,6 +101,19 @@ struct VMStateDescription {
 	const VMStateField *fields;
 	const VMStateDescription **subsections;
 };
+
+#define VMSTATE_FIELD(field, type) .name = #field, .offset = offsetof(type, field), .size = sizeof(((type *)0)->field)
+#define VMSTATE_BOOL(field, type) { VMSTATE_FIELD(field, type), .is_bool = true }
+#define VMSTATE_UINT8(field, type) { VMSTATE_FIELD(field, type) }
+#define VMSTATE_UINT16(field, type) { VMSTATE_FIELD(field, type) }
+#define VMSTATE_UINT32(field, type) { VMSTATE_FIELD(field, type) }
+#define VMSTATE_UINT64(field, type) { VMSTATE_FIELD(field, type) }
+#define VMSTATE_BUFFER(field, type) { VMSTATE_FIELD(field, type) }
+#define VMSTATE_QTAILQ_V(field, type, version, description, entry_type, next) \
+	{ VMSTATE_FIELD(field, type), .entry = &(description), .entry_size = sizeof(entry_type), \
+	  .entry_next = offsetof(entry_type, next) }
+#define VMSTATE_END_OF_LIST() { 0 }
+
 typedef struct Property {
 	int unused;
 } Property;
@@ -164,7 +182,7 @@ typedef int RunState;
 #define spapr_irq_claim(machine, irq, lsi, errp) (0)
 #define spapr_rtas_register(token, name, call) ((void)(call))
 #define spapr_qirq(machine, irq) (irq)
-#define runstate_check(state) false
+#define runstate_check(state) fuzz_incoming
 
 /* Time stands still */
 typedef struct QEMUTimer {
@@ -217,6 +235,7 @@ typedef gboolean (*FEWatchFunc)(void *do_not_use, GIOCondition condition, void *
 /* The fuzz target's */
 extern SpaprMachineState fuzz_machine;
 extern SpaprHvpipe *fuzz_pipe;
+extern bool fuzz_incoming;
 extern AddressSpace address_space_memory;
 
 void error_report(const char *format, ...) G_GNUC_PRINTF(1, 2);
