@@ -525,7 +525,10 @@ class Machine:
     def quit(self):
         """End it in order, so that HMCs see their links closed."""
         self.qmp.execute("quit")
-        self.process.wait(LIMIT)
+        try:
+            self.process.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            raise LabError(f"{self.name}: the hypervisor was told to quit, and did not within {LIMIT} s") from None
         self.close()
 
     def close(self):
@@ -630,10 +633,12 @@ class Partition:
         if here.qmp.wait_event("MIGRATION", status=("completed", "failed"))["status"] == "failed":
             raise LabError(f"{self.name}: the migration failed, the partition stays where it is:\n"
                            f"{here.hypervisor.text[-1000:]}\nThe target said:\n{target.hypervisor.text[-1000:]}")
-        self.machine, self._target = target, None
+        # Either is ended by close(), should we be stopped in between.
+        self.machine, self._target = target, here
         self._console.follow(target.lines["console"])
         self.agent.follow(target.lines["agent"])
         here.quit()
+        self._target = None
 
     def move(self, **changes):
         """Move the partition to another machine; see target(). Returns when it says that it is there."""
