@@ -153,8 +153,8 @@ def test_who_receives_rides_through(lab, pipe, command):
 
 
 def test_a_reply_rides_through(lab, pipe):
-    """A listener replies right after a move, when its HMC has not found the partition yet, and the loss of the connection
-    waits behind a message that is not read: the reply arrives."""
+    """A listener replies right after a move, when its HMC has not found the partition yet, and the loss of the
+    connection waits behind a message that is not read: the reply arrives."""
     hmc = console_hmc(lab, pipe, follow=True)
     pipe.partition.check("rm -f /tmp/begun /tmp/go; mkfifo /tmp/begun /tmp/go")
     listener = pipe.partition.serve("hmc4", "hvpipe -s hmc4 listen -x 'echo >/tmp/begun; read x </tmp/go; cat' "
