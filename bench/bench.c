@@ -5,7 +5,8 @@
  * -icount shift=0: one instruction is one nanosecond) and answers for the
  * sources hmc1 to hmc8 (echo=on).
  *
- * usage: bench unit | floor | rtas_call | messages SIZE | busy | wakeup | asleep MS | handles COUNT
+ * usage: bench unit | floor | rtas_call | messages SIZE | busy | wakeup | again | handles COUNT |
+ *              asleep MS
  *
  * Prints a line for each row: name, median, 10th and 90th percentile, number of
  * samples; all less the cost of reading the timebase. An average has the same
@@ -224,11 +225,42 @@ static void measure_rtas_call(void)
 	print(&row);
 }
 
+enum { SEND_EVENT, SEND, RECEIVE_EVENT, RECEIVE, ROUND_TRIP, TRAFFIC };
+
 /*
- * While hmc1's answer is announced and unread, hmc2's is not announced; reading
+ * TRAFFIC rows of messages that handles ONE and TWO send and receive. While the
+ * answer to ONE is announced and unread, that to TWO is not announced; reading
  * the former announces the latter. So of each call, one has an event inside and
- * one has none.
+ * one has none. They may be one handle, whose answers follow each other so.
  */
+static void traffic(int one, int two, int size, struct row *rows)
+{
+	for (int i = -WARM_UP; i < SAMPLES; i++) {
+		struct pollfd pollfd = { .fd = one, .events = POLLIN };
+		uint64_t ticks[TRAFFIC], start;
+
+		MARK(1);
+		ticks[SEND_EVENT] = send_message(one, size);
+		MARK(2);
+		ticks[SEND] = send_message(two, size);
+		MARK(3);
+		ticks[RECEIVE_EVENT] = receive_message(one, size);
+		MARK(4);
+		ticks[RECEIVE] = receive_message(two, size);
+		MARK(5);
+
+		start = timebase();
+		if (write(one, buffer, HEADER + size) != HEADER + size || poll(&pollfd, 1, -1) != 1 ||
+		    read(one, buffer, HEADER + (size > USUAL_PAYLOAD ? MAX_PAYLOAD : USUAL_PAYLOAD)) != HEADER + size)
+			err(1, "round trip of %d bytes", size);
+		ticks[ROUND_TRIP] = timebase() - start;
+		MARK(0);
+
+		for (int k = 0; i >= 0 && k < TRAFFIC; k++)
+			add(&rows[k], ticks[k]);
+	}
+}
+
 static void messages(int size)
 {
 	static struct row rows[] = {
@@ -238,31 +270,8 @@ static void messages(int size)
 	int device = open_device();
 	int one = must_create(device, HMC | 1), two = must_create(device, HMC | 2);
 
-	for (int i = -WARM_UP; i < SAMPLES; i++) {
-		struct pollfd pollfd = { .fd = one, .events = POLLIN };
-		uint64_t ticks[5], start;
-
-		MARK(1);
-		ticks[0] = send_message(one, size);
-		MARK(2);
-		ticks[1] = send_message(two, size);
-		MARK(3);
-		ticks[2] = receive_message(one, size);
-		MARK(4);
-		ticks[3] = receive_message(two, size);
-		MARK(5);
-
-		start = timebase();
-		if (write(one, buffer, HEADER + size) != HEADER + size || poll(&pollfd, 1, -1) != 1 ||
-		    read(one, buffer, HEADER + (size > USUAL_PAYLOAD ? MAX_PAYLOAD : USUAL_PAYLOAD)) != HEADER + size)
-			err(1, "round trip of %d bytes", size);
-		ticks[4] = timebase() - start;
-		MARK(0);
-
-		for (int k = 0; i >= 0 && k < 5; k++)
-			add(&rows[k], ticks[k]);
-	}
-	for (int k = 0; k < 5; k++)
+	traffic(one, two, size, rows);
+	for (int k = 0; k < TRAFFIC; k++)
 		print(&rows[k]);
 }
 
@@ -291,11 +300,16 @@ static void busy(void)
 
 /* When write() of the other thread began. */
 static volatile uint64_t written;
-static struct row wakeup_row = { .name = "wakeup" };
+
+struct sleeper {
+	int fd;
+	struct row *row;
+};
 
 static void *sleeper(void *arg)
 {
-	struct pollfd pollfd = { .fd = *(int *)arg, .events = POLLIN };
+	const struct sleeper *self = arg;
+	struct pollfd pollfd = { .fd = self->fd, .events = POLLIN };
 
 	for (int i = -WARM_UP; i < SAMPLES; i++) {
 		uint64_t end;
@@ -305,23 +319,22 @@ static void *sleeper(void *arg)
 		end = timebase();
 		MARK(0);
 		if (i >= 0)
-			add(&wakeup_row, end - written);
+			add(self->row, end - written);
 		receive_message(pollfd.fd, 64);
 	}
 	return NULL;
 }
 
 /*
- * From the begin of a write() to the return of a poll() in another thread, one
- * of higher priority that slept: it runs whenever it can, so each write() finds
- * it asleep.
+ * ROW: from the begin of a write() to handle FD to the return of a poll() in
+ * another thread, one of higher priority that slept: it runs whenever it can, so
+ * each write() finds it asleep.
  */
-static void wakeup(void)
+static void wake_up(int fd, struct row *row)
 {
 	const struct sched_param param = { .sched_priority = 1 };
 	static char message[HEADER + 64];	/* the other thread reads into buffer */
-	int device = open_device();
-	int fd = must_create(device, HMC | 1);
+	struct sleeper other = { fd, row };
 	pthread_attr_t attributes;
 	pthread_t thread;
 
@@ -329,7 +342,7 @@ static void wakeup(void)
 	pthread_attr_setinheritsched(&attributes, PTHREAD_EXPLICIT_SCHED);
 	pthread_attr_setschedpolicy(&attributes, SCHED_FIFO);
 	pthread_attr_setschedparam(&attributes, &param);
-	if (pthread_create(&thread, &attributes, sleeper, &fd))
+	if (pthread_create(&thread, &attributes, sleeper, &other))
 		errx(1, "cannot start a thread that goes first");
 
 	for (int i = -WARM_UP; i < SAMPLES; i++) {
@@ -339,7 +352,14 @@ static void wakeup(void)
 			err(1, "write");
 	}
 	pthread_join(thread, NULL);
-	print(&wakeup_row);
+}
+
+static void wakeup(void)
+{
+	static struct row row = { .name = "wakeup" };
+
+	wake_up(must_create(open_device(), HMC | 1), &row);
+	print(&row);
 }
 
 static void sleep_ms(int ms)
@@ -401,52 +421,94 @@ static void asleep(int hold_ms)
 	print(&row);
 }
 
+/* FD, the handle of SOURCE, closed and created again: rows "close" and "create". */
+static void close_and_create(int device, int fd, uint32_t source, struct row *rows)
+{
+	for (int i = -WARM_UP; i < SAMPLES; i++) {
+		uint64_t start, middle, end;
+		int again;
+
+		MARK(8);
+		start = timebase();
+		close(fd);
+		middle = timebase();
+		MARK(9);
+		again = create(device, source);
+		end = timebase();
+		MARK(0);
+		if (again != fd)
+			err(1, "cannot create a handle again");
+		if (i >= 0) {
+			add(&rows[0], middle - start);
+			add(&rows[1], end - middle);
+		}
+	}
+}
+
+static void again(void)
+{
+	static struct row rows[] = { { .name = "close" }, { .name = "create" } };
+	int device = open_device();
+
+	close_and_create(device, must_create(device, HMC | 1), HMC | 1, rows);
+	print(&rows[0]);
+	print(&rows[1]);
+}
+
 /*
- * COUNT handles created, one after another; with all of them open, the last
- * among them closed and created again; all closed.
+ * The source of the Ith handle of COUNT, from 1. The first and the last are of
+ * sources that the hypervisor answers for, the last but one has the highest
+ * index; of 65536, that one has index 0.
+ */
+static uint32_t source_of(int i, int count)
+{
+	return HMC | (i == 1 ? 1 : i == count ? 2 : (i + 1) & 0xffff);
+}
+
+/*
+ * COUNT handles created, one after another; with all of them open, messages of
+ * 64 bytes by the one created first and by the one created last, and the one of
+ * the highest index closed and created again; all closed.
  */
 static void handles(int count)
 {
-	static struct row rows[] = {
-		{ .name = "send-event" }, { .name = "receive" }, { .name = "close" }, { .name = "create" },
+	static struct row rows[2][TRAFFIC + 1] = {
+		{ { .name = "first-send-event" }, { .name = "first-send" }, { .name = "first-receive-event" },
+		  { .name = "first-receive" }, { .name = "first-round-trip" }, { .name = "first-wakeup" } },
+		{ { .name = "last-send-event" }, { .name = "last-send" }, { .name = "last-receive-event" },
+		  { .name = "last-receive" }, { .name = "last-round-trip" }, { .name = "last-wakeup" } },
 	};
+	static struct row again_rows[] = { { .name = "close" }, { .name = "create" } };
 	const struct rlimit limit = { 70000, 70000 };
-	int device = open_device(), first = device + 1, last = device + count;
-	uint64_t start, ticks[4], total;
+	int device = open_device(), highest = count > 2 ? count - 1 : count;
+	const int fds[] = { device + 1, device + count };
+	uint64_t start, total;
 
 	if (setrlimit(RLIMIT_NOFILE, &limit))
 		err(1, "cannot open %d files", count);
 	start = timebase();
-	/* The last of 65536 is source index 0. */
 	for (int i = 1; i <= count; i++)
-		if (create(device, HMC | (i & 0xffff)) != device + i)
+		if (create(device, source_of(i, count)) != device + i)
 			err(1, "cannot create handle %d", i);
 	total = timebase() - start;
-
-	for (int i = -WARM_UP; i < SAMPLES; i++) {
-		ticks[0] = send_message(first, 64);
-		ticks[1] = receive_message(first, 64);
-
-		start = timebase();
-		close(last);
-		ticks[2] = timebase() - start;
-
-		start = timebase();
-		last = create(device, HMC | (count & 0xffff));
-		ticks[3] = timebase() - start;
-		if (last != device + count)
-			err(1, "cannot create a handle again");
-
-		for (int k = 0; i >= 0 && k < 4; k++)
-			add(&rows[k], ticks[k]);
-	}
-	for (int k = 0; k < 4; k++)
-		print(&rows[k]);
 	print_average("create-all", total, count);
+
+	for (int last = 0; last <= (count > 1); last++)
+		traffic(fds[last], fds[last], 64, rows[last]);
+	close_and_create(device, device + highest, source_of(highest, count), again_rows);
+	/* Last, as glibc's calls have more to do once there has been a thread. */
+	for (int last = 0; last <= (count > 1); last++)
+		wake_up(fds[last], &rows[last][TRAFFIC]);
+
+	for (int last = 0; last <= (count > 1); last++)
+		for (int k = 0; k <= TRAFFIC; k++)
+			print(&rows[last][k]);
+	print(&again_rows[0]);
+	print(&again_rows[1]);
 
 	start = timebase();
 	for (int i = 1; i <= count; i++)
-		close(device + i);
+		syscall(SYS_close, device + i);
 	print_average("close-all", timebase() - start, count);
 }
 
@@ -477,12 +539,14 @@ int main(int argc, char **argv)
 		busy();
 	else if (!strcmp(what, "wakeup") && argc == 2)
 		wakeup();
-	else if (!strcmp(what, "asleep") && argc == 3)
-		asleep(number);
+	else if (!strcmp(what, "again") && argc == 2)
+		again();
 	else if (!strcmp(what, "handles") && argc == 3 && number >= 1 && number <= 65536)
 		handles(number);
+	else if (!strcmp(what, "asleep") && argc == 3)
+		asleep(number);
 	else
-		errx(2, "usage: bench unit | floor | rtas_call | messages SIZE | busy | wakeup | asleep MS | "
-			"handles COUNT");
+		errx(2, "usage: bench unit | floor | rtas_call | messages SIZE | busy | wakeup | again | "
+			"handles COUNT | asleep MS");
 	return 0;
 }

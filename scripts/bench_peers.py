@@ -132,12 +132,16 @@ def inside(count):
     """All round trips, in a network of our own; prints JSON."""
     make_tap("hvpipe0")
     with Lab() as lab:
-        json.dump({"instructions": round_trips(lab, "instructions", count, CHANNELS, ["-icount", "shift=0"]),
-                   "time": round_trips(lab, "time", count, {**CHANNELS, **BUSY})}, sys.stdout)
+        instructions = round_trips(lab, "instructions", count, CHANNELS, ["-icount", "shift=0"])
+        loads = [os.getloadavg()[0]]
+        times = round_trips(lab, "time", count, {**CHANNELS, **BUSY})
+        loads.append(os.getloadavg()[0])
+        json.dump({"instructions": instructions, "time": times, "loads": loads, "processors": os.cpu_count()},
+                  sys.stdout)
 
 
 def measure_peers(_lab, count=COUNT):
-    """{what: {channel: {size: numbers}}}; {"missing": why} where there is no virtual Ethernet to be had."""
+    """{what: {channel: {size: numbers}}}, and of the host; {"missing": why} where no virtual Ethernet is to be had."""
     own_network = ["unshare", "--net", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
     done = subprocess.run([*own_network, sys.executable, __file__, "--inside", str(count)], stdout=subprocess.PIPE,
                           text=True, check=False)
@@ -168,6 +172,11 @@ def show_peers(results):
             found = times[channel]
             cells += [f"{found['rate']:,.0f}", f"{found['rate'] / times[HMC]['rate']:.2f}"]
             line("  " + title, cells + [f"{found[p] / 1000:,.0f}" for p in ("median", "p90", "p99")])
+    unit, loads = results["instructions"]["unit"], sorted(results["loads"])
+    lines += ["", f"{UNIT:,} instructions are counted as {unit['work']:,.0f}, "
+              + ", ".join(f"with {title[4:]} as {count:,.0f}" for title, count in unit.items() if title != "work"),
+              f"the times are those of a host with {results['processors']} processors, at a load of {loads[0]:.1f} to "
+              f"{loads[1]:.1f}"]
     return "\n".join(lines)
 
 
