@@ -6,11 +6,11 @@
  * sources hmc1 to hmc8 (echo=on).
  *
  * usage: bench unit | floor | rtas_call | messages SIZE | busy | wakeup | again | handles COUNT |
- *              asleep MS
+ *              asleep MS MESSAGES
  *
  * Prints a line for each row: name, median, 10th and 90th percentile, number of
  * samples; all less the cost of reading the timebase. An average has the same
- * number three times.
+ * number three times. What "asleep" prints is virtual time in nanoseconds.
  */
 
 #define _GNU_SOURCE
@@ -386,11 +386,13 @@ static void *sluggard(void *arg)
 
 /*
  * What a message to another source waits, from its write() to the return of
- * poll(), when it comes behind one whose reader sleeps for SLEEP_MS; handles
- * hold such a message after HOLD_MS, if that is not 0. This is virtual time, in
- * which nothing runs but the timers.
+ * poll(), when it comes behind MESSAGES for one whose reader sleeps for SLEEP_MS
+ * before it reads each; handles hold such a message after HOLD_MS, if that is
+ * not 0. Virtual time also goes on while the partition is idle: at once to the
+ * next timer with QEMU's -icount sleep=off, else with the host's clock, so that
+ * the host's load is in it.
  */
-static void asleep(int hold_ms)
+static void asleep(int hold_ms, int messages)
 {
 	static struct row row = { .name = "wait" };
 	const char *name = "/sys/module/papr_hvpipe/parameters/hold_after_ms";
@@ -407,14 +409,15 @@ static void asleep(int hold_ms)
 		errx(1, "cannot start a thread");
 
 	for (int i = 0; i < SLEEPS; i++) {
-		send_message(one, 64);
+		for (int k = 0; k < messages; k++)
+			send_message(one, 64);
 		start = timebase();
 		send_message(two, 64);
 		if (poll(&pollfd, 1, -1) != 1)
 			err(1, "poll");
 		add(&row, timebase() - start);
 		receive_message(two, 64);
-		sleep_ms(2 * SLEEP_MS);	/* the late reader has read it, too */
+		sleep_ms((messages + 1) * SLEEP_MS);	/* the late reader has read them, too */
 	}
 	if (parameter >= 0)
 		dprintf(parameter, "0\n");
@@ -543,10 +546,10 @@ int main(int argc, char **argv)
 		again();
 	else if (!strcmp(what, "handles") && argc == 3 && number >= 1 && number <= 65536)
 		handles(number);
-	else if (!strcmp(what, "asleep") && argc == 3)
-		asleep(number);
+	else if (!strcmp(what, "asleep") && argc == 4 && atoi(argv[3]) >= 1)
+		asleep(number, atoi(argv[3]));
 	else
 		errx(2, "usage: bench unit | floor | rtas_call | messages SIZE | busy | wakeup | again | "
-			"handles COUNT | asleep MS");
+			"handles COUNT | asleep MS MESSAGES");
 	return 0;
 }

@@ -37,6 +37,9 @@ WITH_HANDLES = (
 )
 HANDLES = [(f"handles {count}", f"{count:,} handle{'s' * (count > 1)}", WITH_HANDLES) for count in COUNTS]
 
+# What a message waits, in nanoseconds: messages queued before it for a reader that sleeps, hold_after_ms
+ASLEEP = [(f"asleep {ms} {queued}", queued, ms) for queued in (1, 3) for ms in (0, 1, 10, 50)]
+
 # What functions do, by their name; the first that matches. A name that the kernel's compiler made of another
 # (.part.0, .isra.0, .constprop.0) counts as that.
 GROUPS = (
@@ -137,6 +140,22 @@ def show_handles(results):
         lines.append(title)
         for name, found in cells.items():
             table_line(lines, f"  {name}", found, 10, 56)
+    return "\n".join(lines)
+
+
+def show_asleep(results):
+    """The table of what a message waits behind those of a reader that sleeps."""
+    runs = results["asleep"]
+    lines = []
+    table_line(lines, "milliseconds of virtual time", runs)
+    heading = None
+    for part, queued, ms in ASLEEP:
+        if heading != queued:
+            heading = queued
+            lines.append(f"behind {queued} message{'s' * (queued > 1)} that a sleeping reader has not read")
+        cells = [median(run, part, "wait") for run in runs.values()]
+        table_line(lines, f"  hold_after_ms={ms}" + (": for ever, the default" if not ms else ""),
+                   ["missing" if cell is None else f"{cell / 1e6:.1f}" for cell in cells])
     return "\n".join(lines)
 
 
