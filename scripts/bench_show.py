@@ -40,6 +40,26 @@ HANDLES = [(f"handles {count}", f"{count:,} handle{'s' * (count > 1)}", WITH_HAN
 # What a message waits, in nanoseconds: messages queued before it for a reader that sleeps, hold_after_ms
 ASLEEP = [(f"asleep {ms} {queued}", queued, ms) for queued in (1, 3) for ms in (0, 1, 10, 50)]
 
+# What the numbers depend on. Title, kernel, what is added to its command line, QEMU's options, the parts that are run
+FLUSHED = "L1D flushed by loads"
+VARIANTS = (
+    ("mitigations=off", "vmlinux-bench", "mitigations=off", (), ("floor", "messages 64")),
+    (FLUSHED, "vmlinux-bench", "", ("-machine", "cap-cfpc=broken"),
+     ("floor", "messages 64", "messages 4048", "handles 1", "handles 16384")),
+    ("KUnit, not running", "vmlinux", "", (), ("floor", "messages 64")),
+)
+
+# What was to be beaten, part and row of it: the first driver's numbers, on a kernel that flushed L1D by loads and had
+# getppid() = 1,083
+TO_BEAT = (
+    ("send 64 bytes", "messages 64", "send", 3300), ("send 4048 bytes", "messages 4048", "send", 4200),
+    ("receive 64 bytes", "messages 64", "receive", 3000), ("receive 4048 bytes", "messages 4048", "receive", 3900),
+    ("send, event inside, 1 handle", "handles 1", "first-send-event", 5800),
+    ("send, event inside, 16,384 handles", "handles 16384", "first-send-event", 5900),
+    ("create the first", "handles 1", "create-all", 2900),
+    ("create the 16,384th, on average", "handles 16384", "create-all", 2950),
+)
+
 # What functions do, by their name; the first that matches. A name that the kernel's compiler made of another
 # (.part.0, .isra.0, .constprop.0) counts as that.
 GROUPS = (
@@ -143,6 +163,22 @@ def show_handles(results):
     return "\n".join(lines)
 
 
+def show_dearer(results):
+    """Rows in which the other driver is cheaper, of all that both can do; "" where there is but one kernel."""
+    runs = results["calls"]
+    pair = compared(runs)
+    if not pair:
+        return ""
+    lines = []
+    table_line(lines, "guest instructions", [*pair, "ratio"], room=75)
+    for part, heading, rows in PARTS + HANDLES:
+        for row, title in rows:
+            ours, other = (median(runs[name], part, row) for name in pair)
+            if ours and other and ours / other > 1.005:
+                table_line(lines, f"{heading}: {title}", [shown(ours), shown(other), f"{ours / other:.2f}"], room=75)
+    return "\n".join(lines if len(lines) > 1 else ["no row of the tables above"])
+
+
 def show_asleep(results):
     """The table of what a message waits behind those of a reader that sleeps."""
     runs = results["asleep"]
@@ -156,6 +192,18 @@ def show_asleep(results):
         cells = [median(run, part, "wait") for run in runs.values()]
         table_line(lines, f"  hold_after_ms={ms}" + (": for ever, the default" if not ms else ""),
                    ["missing" if cell is None else f"{cell / 1e6:.1f}" for cell in cells])
+    return "\n".join(lines)
+
+
+def show_depends(results):
+    """The table of what mitigations and KUnit cost."""
+    columns = {"as measured": results["calls"]["ours"], **results["depends"]}
+    lines = []
+    table_line(lines, "guest instructions, ours", columns, 22)
+    table_line(lines, "getppid()", [shown(median(run, "floor", "getppid")) for run in columns.values()], 22)
+    for row, title in MESSAGES:
+        table_line(lines, f"{title}, 64 bytes", [shown(median(run, "messages 64", row)) for run in columns.values()],
+                   22)
     return "\n".join(lines)
 
 
@@ -203,6 +251,42 @@ def show_profile(results):
                    [shown(sum(count for function, count in one.items() if function not in listed)) for one in found])
         lines.append("")
     return "\n".join(lines[:-1])
+
+
+def show_remains(results):
+    """What calls and an event cost beyond what every driver pays, and what was to be beaten."""
+    calls, profile = results["calls"], results["profile"]
+    names, lines = list(calls), []
+    floor, bare = ([median(calls[name], part, row) for name in names]
+                   for part, row in (("floor", "getppid"), ("rtas_call", "rtas_call")))
+    table_line(lines, "guest instructions", names)
+    for row in ("send", "receive"):
+        total = [median(calls[name], "messages 64", row) for name in names]
+        table_line(lines, f"{row} 64 bytes, no event inside", map(shown, total))
+        table_line(lines, "  a system call that does nothing: getppid()", map(shown, floor))
+        table_line(lines, "  rtas_call(), nothing to receive", map(shown, bare))
+        table_line(lines, "  what is left: checks, copying, the driver",
+                   [shown(None if None in one else one[0] - one[1] - one[2]) for one in zip(total, floor, bare)])
+    parts = (("the kernel's way from the interrupt and back", ("interrupt",)),
+             ("rtas_call(check-exception)", ("RTAS",)),
+             ("the driver, the xarray, the wake-up", ("driver", "xarray", "wake-up")),
+             ("locks, of all of them", ("locking",)))
+    sums = [by_group(event_of(profile[name])) for name in names]
+    table_line(lines, EVENT, [shown(sum(one.values())) for one in sums])
+    for title, groups in parts:
+        table_line(lines, f"  {title}", [shown(sum(one[group] for group in groups)) for one in sums])
+    named = [group for _, groups in parts for group in groups]
+    table_line(lines, "  all else", [shown(sum(count for group, count in one.items() if group not in named))
+                                     for one in sums])
+    lines.append("")
+    flushed = results["depends"][FLUSHED]
+    table_line(lines, "guest instructions, ours", ["to beat", "as then", "as measured"])
+    table_line(lines, "getppid()", ["1,083", shown(median(flushed, "floor", "getppid")), shown(floor[0])])
+    for title, part, row, goal in TO_BEAT:
+        table_line(lines, title, [f"{goal:,}", shown(median(flushed, part, row)),
+                                  shown(median(calls[names[0]], part, row))])
+    lines.append(f'"as then": {FLUSHED}, as on the kernel of "to beat"')
+    return "\n".join(lines)
 
 
 # --- charts ---

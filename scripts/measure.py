@@ -38,9 +38,9 @@ def check_unit(partition):
     return rows
 
 
-def counting(lab, name, kernel, options=()):
-    """Boot such a partition with KERNEL; returns it, and what it says of the unit."""
+def counting(lab, name, kernel, options=(), append=""):
+    """Boot such a partition with KERNEL, and APPEND on its command line; returns it, and what it says of the unit."""
     image = initrd_with(lab.scratch(name), "bench", (TOP / "bench/bench.c").read_text(encoding="utf-8"))
-    partition = lab.partition(name=name, kernel=kernel, append="kunit.enable=0", echo=ECHO,
+    partition = lab.partition(name=name, kernel=kernel, append=f"kunit.enable=0 {append}".strip(), echo=ECHO,
                               options=["-icount", "shift=0", "-initrd", image, *options])
     return partition, check_unit(partition)
