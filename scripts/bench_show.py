@@ -119,7 +119,30 @@ def show_setup(results):
     lines.append(f"{'checked':14}" + ", ".join(
         f"{int(row.rpartition('-')[2]):,} instructions are reported as {numbers['median']:,.1f}"
         for row, numbers in unit.items()))
+    if results.get("repeated"):
+        lines.append(f"{'repeated':14}{results['repeated']}")
     return "\n".join(lines)
+
+
+def repeatability(now, before):
+    """By how much the medians of NOW and of BEFORE, an earlier run's results, differ at most, and where; "" if BEFORE
+    has none of them.
+    """
+    most, where, others = -1.0, "", False
+    for name, run in now["calls"].items():
+        old = before.get("calls", {}).get(name)
+        if not old:
+            continue
+        others |= old["kernel"] != run["kernel"]
+        for part, title, rows in PARTS + HANDLES:
+            for row, what in rows:
+                one, two = median(run, part, row), median(old, part, row)
+                if one and two and abs(one / two - 1) > most:
+                    most, where = abs(one / two - 1), f"{name}: {title}: {what}, {two:,.0f} then, {one:,.0f} now"
+    if not where:
+        return ""
+    return (f"medians differ from those of the run before, of {'other' if others else 'the same'} kernels, by "
+            f"{most:.1%} at most" + (f" ({where})" if most else ""))
 
 
 # --- the calls ---
