@@ -40,6 +40,7 @@
 #define TICKS_PER_US 512	/* the timebase's rate */
 #define SLEEP_MS 100		/* of a reader that comes late */
 #define SLEEPS 15		/* samples of that */
+#define SETTLE_NS 100000000
 
 struct row {
 	const char *name;
@@ -97,6 +98,28 @@ static void print_average(const char *name, uint64_t ticks, int count)
 	double average = (double)ticks * 1000 / TICKS_PER_US / count;
 
 	printf("%s %.1f %.1f %.1f %d\n", name, average, average, average, count);
+}
+
+static void sleep_ms(int ms)
+{
+	const struct timespec time = { ms / 1000, ms % 1000 * 1000000 };
+
+	nanosleep(&time, NULL);
+}
+
+/*
+ * Let what RCU has still to free be freed, and begin at the same place in the
+ * timer's rhythm each time: for what is measured once, as a whole.
+ */
+static void settle(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	time.tv_nsec = time.tv_nsec / SETTLE_NS * SETTLE_NS + 2 * SETTLE_NS;
+	time.tv_sec += time.tv_nsec / 1000000000;
+	time.tv_nsec %= 1000000000;
+	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, NULL);
 }
 
 static int open_device(void)
@@ -362,13 +385,6 @@ static void wakeup(void)
 	print(&row);
 }
 
-static void sleep_ms(int ms)
-{
-	const struct timespec time = { ms / 1000, ms % 1000 * 1000000 };
-
-	nanosleep(&time, NULL);
-}
-
 /* A program that comes late for each of its messages. */
 static void *sluggard(void *arg)
 {
@@ -489,6 +505,7 @@ static void handles(int count)
 
 	if (setrlimit(RLIMIT_NOFILE, &limit))
 		err(1, "cannot open %d files", count);
+	settle();
 	start = timebase();
 	for (int i = 1; i <= count; i++)
 		if (create(device, source_of(i, count)) != device + i)
@@ -509,6 +526,7 @@ static void handles(int count)
 	print(&again_rows[0]);
 	print(&again_rows[1]);
 
+	settle();
 	start = timebase();
 	for (int i = 1; i <= count; i++)
 		syscall(SYS_close, device + i);
