@@ -617,6 +617,9 @@ static void hvpipe_hold(struct hvpipe *pipe, const struct hvpipe_received *recei
 		WRITE_ONCE(handle->nheld, handle->nheld + 1);
 		WRITE_ONCE(pipe->held, pipe->held + 1);
 		hvpipe_wake(handle);
+		/* The next one may have been announced before this was held. */
+		if (test_bit(HVPIPE_ANNOUNCED, &handle->flags))
+			hvpipe_await_reader(pipe, handle);
 	}
 	xa_unlock_irqrestore(&pipe->sources, flags);
 

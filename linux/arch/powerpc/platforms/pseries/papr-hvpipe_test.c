@@ -1123,6 +1123,30 @@ static void a_sleeping_reader_blocks_the_pipe_only_for_the_time_set(struct kunit
 	__fput_sync(two);
 }
 
+static void what_waits_behind_what_is_held_is_held_at_once(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *one = hvpipe_test_open(test, HMC1);
+	struct file *two = hvpipe_test_open(test, HMC2);
+
+	fake->pipe.hold_after_ms = 1000000;
+	for (int i = 0; i < 3; i++)
+		hvpipe_test_queue(fake, HMC1, i, 10);
+	hvpipe_test_queue(fake, HMC2, 4, 20);
+	hvpipe_test_expire(fake);
+	for (int i = 0; i < 2; i++) {
+		KUNIT_EXPECT_TRUE(test, test_bit(HVPIPE_DUE_HOLD, &fake->pipe.due));
+		hvpipe_test_work(fake);
+	}
+	KUNIT_EXPECT_FALSE(test, test_bit(HVPIPE_DUE_HOLD, &fake->pipe.due));
+	hvpipe_test_expect(test, two, 4, 20);
+	for (int i = 0; i < 3; i++)
+		hvpipe_test_expect(test, one, i, 10);
+	hvpipe_test_expect_works(test, one, HMC1);
+	__fput_sync(one);
+	__fput_sync(two);
+}
+
 static void what_a_handle_holds_for_a_sleeping_reader_is_bounded(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
@@ -1221,6 +1245,7 @@ static struct kunit_case hvpipe_test_cases[] = {
 	KUNIT_CASE(what_nobody_reads_is_due_until_it_was_received),
 	KUNIT_CASE(a_suspend_ends_the_attempts_to_enable),
 	KUNIT_CASE(a_sleeping_reader_blocks_the_pipe_only_for_the_time_set),
+	KUNIT_CASE(what_waits_behind_what_is_held_is_held_at_once),
 	KUNIT_CASE(what_a_handle_holds_for_a_sleeping_reader_is_bounded),
 	KUNIT_CASE(what_cannot_be_taken_over_at_once_is_later),
 	{ }
