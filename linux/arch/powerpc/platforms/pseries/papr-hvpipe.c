@@ -32,8 +32,8 @@
  *   message is in its place. Who changes &hvpipe.state holds both, so either
  *   is enough to rely on it. Neither is held while user memory is paged in:
  *   that may take forever, at the will of user space.
- * - The lock of the xarray &hvpipe.sources guards which handles there are, the
- *   messages they hold, and the event log. The event interrupt takes it.
+ * - &hvpipe.lock guards which handles there are, the messages they hold, and the
+ *   event log. The event interrupt takes it.
  */
 
 #define pr_fmt(fmt) "papr-hvpipe: " fmt
@@ -67,9 +67,9 @@
 #include <linux/timer.h>
 #include <linux/uaccess.h>
 #include <linux/uio.h>
+#include <linux/vmalloc.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
-#include <linux/xarray.h>
 #include <asm/machdep.h>
 #include <asm/papr-sysparm.h>
 #include <asm/rtas.h>
@@ -85,6 +85,7 @@
 #define HVPIPE_SOURCE_RESERVED	GENMASK(23, 16)	/* RR */
 #define HVPIPE_SOURCE_INDEX	GENMASK(15, 0)	/* QQQQ */
 #define HVPIPE_SOURCE_TYPE_HMC	0x02
+#define HVPIPE_SOURCES		BIT(16)	/* that there can be, by their index */
 
 /* The most that one message carries: a 4 KiB buffer less firmware's 8 bytes. */
 #define HVPIPE_MAX_PAYLOAD	(SZ_4K - 8)
@@ -186,8 +187,11 @@ enum {
 
 /**
  * struct hvpipe - The partition's pipe.
- * @sources: The handles, by source index. Its lock also guards @handles, @held,
- *           the messages that handles hold, the event log, @virq and @irq.
+ * @lock:    Guards @sources, @handles, @held, the messages that handles hold, the
+ *           event log, @virq and @irq.
+ * @sources: The handles, by source index: half a megabyte, so that to find one,
+ *           to create and to close it costs the least, and as much with all of
+ *           them as with one.
  * @handles: How many handles there are.
  * @held:    How many messages they hold.
  * @state:   Whether firmware may be called. Changes under both RTAS locks.
@@ -210,7 +214,8 @@ enum {
  * @hold_timer: Ends that time.
  */
 struct hvpipe {
-	struct xarray sources;
+	spinlock_t lock;	/* see above */
+	struct hvpipe_handle **sources;
 	unsigned int handles;
 	unsigned int held;
 	enum hvpipe_state state;
@@ -241,13 +246,12 @@ enum {
  * @source: Source ID.
  * @flags:  What the hypervisor told of this source and nobody read yet.
  * @wait:   Pollers.
- * @held:   Messages received and not read yet. Guarded by the sources' lock.
+ * @held:   Messages received and not read yet. Guarded by the pipe's lock.
  * @nheld:  How many @held are.
  * @received: Messages received, read or held. Receive lock.
  * @received_bytes: Their payload. Receive lock.
  * @sent:   Messages sent. Send lock.
  * @sent_bytes: Their payload. Send lock.
- * @rcu:    Waking everybody walks the handles by RCU.
  */
 struct hvpipe_handle {
 	struct hvpipe *pipe;
@@ -260,7 +264,6 @@ struct hvpipe_handle {
 	u64 received_bytes;
 	u64 sent;
 	u64 sent_bytes;
-	struct rcu_head rcu;
 };
 
 static struct hvpipe_firmware_area hvpipe_area __aligned(SZ_4K);
@@ -278,7 +281,7 @@ static void hvpipe_work(struct work_struct *work);
 static void hvpipe_hold_expired(struct timer_list *timer);
 
 static struct hvpipe hvpipe = {
-	.sources = XARRAY_INIT(hvpipe.sources, XA_FLAGS_LOCK_IRQ),
+	.lock = __SPIN_LOCK_UNLOCKED(hvpipe.lock),
 	.patience = HVPIPE_PATIENCE,
 	.area = &hvpipe_area,
 	.work = __DELAYED_WORK_INITIALIZER(hvpipe.work, hvpipe_work, 0),
@@ -546,11 +549,16 @@ static void hvpipe_hold_expired(struct timer_list *timer)
  * Handles and the messages they hold.
  */
 
+/* Where the handle of @source is, if there is one. */
+static struct hvpipe_handle **hvpipe_place(struct hvpipe *pipe, u32 source)
+{
+	return &pipe->sources[FIELD_GET(HVPIPE_SOURCE_INDEX, source)];
+}
+
 static struct hvpipe_handle *hvpipe_find(struct hvpipe *pipe, u32 source)
 {
-	struct hvpipe_handle *handle;
+	struct hvpipe_handle *handle = *hvpipe_place(pipe, source);
 
-	handle = xa_load(&pipe->sources, FIELD_GET(HVPIPE_SOURCE_INDEX, source));
 	return handle && handle->source == source ? handle : NULL;
 }
 
@@ -607,7 +615,7 @@ static void hvpipe_hold(struct hvpipe *pipe, const struct hvpipe_received *recei
 	msg->hdr = (struct papr_hvpipe_hdr) { .flags = HVPIPE_MSG_AVAILABLE };
 	memcpy(msg->payload, pipe->area->received, received->len);
 
-	xa_lock_irqsave(&pipe->sources, flags);
+	spin_lock_irqsave(&pipe->lock, flags);
 	handle = hvpipe_find(pipe, received->source);
 	if (handle) {
 		pipe->spare = NULL;
@@ -621,7 +629,7 @@ static void hvpipe_hold(struct hvpipe *pipe, const struct hvpipe_received *recei
 		if (test_bit(HVPIPE_ANNOUNCED, &handle->flags))
 			hvpipe_await_reader(pipe, handle);
 	}
-	xa_unlock_irqrestore(&pipe->sources, flags);
+	spin_unlock_irqrestore(&pipe->lock, flags);
 
 	if (!handle)
 		hvpipe_count_drop(pipe, received->source, received->len);
@@ -692,11 +700,11 @@ static int hvpipe_take_over(struct hvpipe *pipe)
 	if (err)
 		return err;
 
-	xa_lock_irq(&pipe->sources);
+	spin_lock_irq(&pipe->lock);
 	handle = hvpipe_find(pipe, source);
 	take = handle && handle->nheld < HVPIPE_HOLD_MAX &&
 	       test_and_clear_bit(HVPIPE_ANNOUNCED, &handle->flags);
-	xa_unlock_irq(&pipe->sources);
+	spin_unlock_irq(&pipe->lock);
 	if (!take)
 		return 0;
 
@@ -710,13 +718,13 @@ static int hvpipe_take_over(struct hvpipe *pipe)
 		return 0;
 
 	/* It is still to come. Who closed the handle meanwhile left it to us. */
-	xa_lock_irq(&pipe->sources);
+	spin_lock_irq(&pipe->lock);
 	handle = hvpipe_find(pipe, source);
 	if (handle)
 		hvpipe_announce(handle);
 	else
 		hvpipe_due(pipe, HVPIPE_DUE_DRAIN);
-	xa_unlock_irq(&pipe->sources);
+	spin_unlock_irq(&pipe->lock);
 	return err;
 }
 
@@ -734,15 +742,15 @@ static ssize_t hvpipe_read_held(struct hvpipe_handle *handle, struct iov_iter *t
 	int tries = 0;
 
 	do {
-		xa_lock_irq(&pipe->sources);
+		spin_lock_irq(&pipe->lock);
 		msg = list_first_entry_or_null(&handle->held, struct hvpipe_msg, list);
 		if (!msg) {
-			xa_unlock_irq(&pipe->sources);
+			spin_unlock_irq(&pipe->lock);
 			return 0;
 		}
 		len = HVPIPE_HDR_LEN + msg->len;
 		if (iov_iter_count(to) < len) {
-			xa_unlock_irq(&pipe->sources);
+			spin_unlock_irq(&pipe->lock);
 			return -EMSGSIZE;
 		}
 		pagefault_disable();
@@ -753,7 +761,7 @@ static ssize_t hvpipe_read_held(struct hvpipe_handle *handle, struct iov_iter *t
 			WRITE_ONCE(handle->nheld, handle->nheld - 1);
 			WRITE_ONCE(pipe->held, pipe->held - 1);
 		}
-		xa_unlock_irq(&pipe->sources);
+		spin_unlock_irq(&pipe->lock);
 
 		if (likely(copied == len)) {
 			kfree(msg);
@@ -1004,11 +1012,11 @@ static void hvpipe_close(struct hvpipe_handle *handle)
 	    hvpipe_drain(pipe))
 		set_bit(HVPIPE_ANNOUNCED, &handle->flags);
 
-	xa_lock_irq(&pipe->sources);
-	__xa_erase(&pipe->sources, FIELD_GET(HVPIPE_SOURCE_INDEX, handle->source));
+	spin_lock_irq(&pipe->lock);
+	WRITE_ONCE(*hvpipe_place(pipe, handle->source), NULL);
 	WRITE_ONCE(pipe->handles, pipe->handles - 1);
 	WRITE_ONCE(pipe->held, pipe->held - handle->nheld);
-	xa_unlock_irq(&pipe->sources);
+	spin_unlock_irq(&pipe->lock);
 
 	if (test_bit(HVPIPE_ANNOUNCED, &handle->flags))
 		hvpipe_due(pipe, HVPIPE_DUE_DRAIN);
@@ -1017,7 +1025,7 @@ static void hvpipe_close(struct hvpipe_handle *handle)
 		hvpipe_count_drop(pipe, handle->source, msg->len);
 		kfree(msg);
 	}
-	kfree_rcu(handle, rcu);
+	kfree(handle);
 }
 
 static int hvpipe_handle_release(struct inode *inode, struct file *file)
@@ -1068,9 +1076,9 @@ static const struct file_operations hvpipe_handle_ops = {
  */
 static struct file *hvpipe_create(struct hvpipe *pipe, u32 source)
 {
-	struct hvpipe_handle *handle;
+	struct hvpipe_handle *handle, **place;
 	struct file *file;
-	int err;
+	bool taken;
 
 	if (FIELD_GET(HVPIPE_SOURCE_TYPE, source) != HVPIPE_SOURCE_TYPE_HMC ||
 	    FIELD_GET(HVPIPE_SOURCE_RESERVED, source))
@@ -1086,15 +1094,17 @@ static struct file *hvpipe_create(struct hvpipe *pipe, u32 source)
 	init_waitqueue_head(&handle->wait);
 	INIT_LIST_HEAD(&handle->held);
 
-	xa_lock_irq(&pipe->sources);
-	err = __xa_insert(&pipe->sources, FIELD_GET(HVPIPE_SOURCE_INDEX, source),
-			  handle, GFP_KERNEL_ACCOUNT);
-	if (!err)
+	spin_lock_irq(&pipe->lock);
+	place = hvpipe_place(pipe, source);
+	taken = *place;
+	if (!taken) {
+		WRITE_ONCE(*place, handle);
 		WRITE_ONCE(pipe->handles, pipe->handles + 1);
-	xa_unlock_irq(&pipe->sources);
-	if (err) {
+	}
+	spin_unlock_irq(&pipe->lock);
+	if (taken) {
 		kfree(handle);
-		return ERR_PTR(err == -EBUSY ? -EALREADY : err);
+		return ERR_PTR(-EALREADY);
 	}
 
 	file = anon_inode_getfile("[papr-hvpipe]", &hvpipe_handle_ops, handle, O_RDWR);
@@ -1251,7 +1261,7 @@ static int hvpipe_fetch_event(struct hvpipe *pipe, unsigned int virq)
 	unsigned long flags;
 	s32 fwrc;
 
-	xa_lock_irqsave(&pipe->sources, flags);
+	spin_lock_irqsave(&pipe->lock, flags);
 	/* The same one each time; the look-up takes longer than all else here. */
 	if (unlikely(virq != pipe->virq)) {
 		WRITE_ONCE(pipe->virq, virq);
@@ -1262,7 +1272,7 @@ static int hvpipe_fetch_event(struct hvpipe *pipe, unsigned int virq)
 	fwrc = rtas_check_exception_hvpipe(pipe);
 	if (!fwrc)
 		hvpipe_dispatch_event(pipe, hvpipe_find_event(log, sizeof(pipe->area->event_log)));
-	xa_unlock_irqrestore(&pipe->sources, flags);
+	spin_unlock_irqrestore(&pipe->lock, flags);
 	return fwrc == 0 || fwrc == 1 ? 0 : -EAGAIN;
 }
 
@@ -1284,20 +1294,36 @@ static void hvpipe_lock_state(struct hvpipe *pipe)
 	mutex_lock(&rtas_ibm_receive_hvpipe_msg_lock);
 }
 
+/* Do @act to each handle; interrupts are not off for longer than for one. */
+static void hvpipe_each(struct hvpipe *pipe, void (*act)(struct hvpipe_handle *handle))
+{
+	for (unsigned int i = 0; i < HVPIPE_SOURCES; i++) {
+		if (!READ_ONCE(pipe->sources[i]))
+			continue;
+		spin_lock_irq(&pipe->lock);
+		if (pipe->sources[i])
+			act(pipe->sources[i]);
+		spin_unlock_irq(&pipe->lock);
+	}
+}
+
+static void hvpipe_wake_all(struct hvpipe_handle *handle)
+{
+	wake_up_all(&handle->wait);
+}
+
+static void hvpipe_forget(struct hvpipe_handle *handle)
+{
+	clear_bit(HVPIPE_ANNOUNCED, &handle->flags);
+}
+
 /* Unlock and tell all handles that the state changed. */
 static void hvpipe_unlock_state(struct hvpipe *pipe)
 {
-	struct hvpipe_handle *handle;
-	unsigned long index;
-
 	atomic_dec(&pipe->changing);
 	mutex_unlock(&rtas_ibm_receive_hvpipe_msg_lock);
 	mutex_unlock(&rtas_ibm_send_hvpipe_msg_lock);
-
-	rcu_read_lock();
-	xa_for_each(&pipe->sources, index, handle)
-		wake_up_all(&handle->wait);
-	rcu_read_unlock();
+	hvpipe_each(pipe, hvpipe_wake_all);
 }
 
 /**
@@ -1335,17 +1361,11 @@ static void hvpipe_disable(struct hvpipe *pipe, enum hvpipe_state state)
  */
 static s32 hvpipe_enable(struct hvpipe *pipe)
 {
-	struct hvpipe_handle *handle;
 	s32 fwrc = RTAS_SUCCESS;
-	unsigned long index;
 
 	hvpipe_lock_state(pipe);
 	if (test_bit(HVPIPE_DUE_ENABLE, &pipe->due)) {
-		rcu_read_lock();
-		xa_for_each(&pipe->sources, index, handle)
-			clear_bit(HVPIPE_ANNOUNCED, &handle->flags);
-		rcu_read_unlock();
-
+		hvpipe_each(pipe, hvpipe_forget);
 		fwrc = hvpipe_set_enable(pipe, true);
 		if (!fwrc) {
 			WRITE_ONCE(pipe->state, HVPIPE_ENABLED);
@@ -1485,9 +1505,15 @@ static int __init hvpipe_init(void)
 		return -ENODEV;
 	}
 
-	err = misc_register(&hvpipe_dev);
-	if (err)
+	err = -ENOMEM;
+	hvpipe.sources = vcalloc(HVPIPE_SOURCES, sizeof(*hvpipe.sources));
+	if (!hvpipe.sources)
 		goto put_events;
+	err = misc_register(&hvpipe_dev);
+	if (err) {
+		vfree(hvpipe.sources);
+		goto put_events;
+	}
 	hvpipe_present = true;
 	register_reboot_notifier(&hvpipe_reboot_notifier);
 	request_event_sources_irqs(events, hvpipe_interrupt, "HVPIPE");

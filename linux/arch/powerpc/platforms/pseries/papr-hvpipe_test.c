@@ -1277,7 +1277,10 @@ static int hvpipe_test_init(struct kunit *test)
 	fake->pipe.area = kunit_kzalloc(test, sizeof(*fake->pipe.area), GFP_KERNEL);
 	if (!fake->pipe.area)
 		return -ENOMEM;
-	xa_init_flags(&fake->pipe.sources, XA_FLAGS_LOCK_IRQ);
+	fake->pipe.sources = vcalloc(HVPIPE_SOURCES, sizeof(*fake->pipe.sources));
+	if (!fake->pipe.sources)
+		return -ENOMEM;
+	spin_lock_init(&fake->pipe.lock);
 	timer_setup(&fake->pipe.hold_timer, hvpipe_hold_expired, 0);
 	fake->pipe.patience = HVPIPE_PATIENCE;
 	fake->pipe.retry = HVPIPE_RETRY_MIN;
@@ -1301,7 +1304,7 @@ static void hvpipe_test_exit(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, fake->pipe.handles, 0);
 	KUNIT_EXPECT_EQ(test, fake->pipe.held, 0);
 	timer_shutdown_sync(&fake->pipe.hold_timer);
-	xa_destroy(&fake->pipe.sources);
+	vfree(fake->pipe.sources);
 	kfree(fake->pipe.spare);
 }
 
