@@ -13,6 +13,11 @@
  * was sent for sure has been read once, by a handle of its source, or is one of those that the driver has dropped; and
  * none was sent after another but read before it. A handle of each source works both ways, and none is left open.
  *
+ * Source 3 is for sleepers: what it sends is read only by threads of processes that are not killed, each when a poll
+ * without limit has told it to. The others disturb them by reads that fail, but once only until the next message has
+ * been read; nor does the partition suspend itself before. So if a wake-up is lost nobody makes up for it: all ends but
+ * the sleepers, and they tell of the state of all handles when PATIENCE is out.
+ *
  * A file descriptor has a number that tells its source, as long as a handle is open under it, so that a thread that
  * uses it while another closes and opens never takes a source for another. What a process was reading when it was
  * killed is in shared memory too, and is taken from there.
@@ -43,11 +48,15 @@
 #define MAX		4088
 #define SOURCES		4
 #define FLOOD		0		/* where what source 4 sends is accounted; 1..4: what is sent there */
-#define PROCESSES	5
+#define PROCESSES	6
+#define SLEEPING	2		/* of them, that are not killed: the first ones */
+#define SLEEPERS	3		/* the source that they sleep for */
+#define PATIENCE	60		/* seconds without a message for any sleeper that say that none is woken */
 #define READERS		2		/* threads of each */
 #define FDS		3		/* file descriptors of each source in a process, for all its threads */
-#define FD(source, n)	((int)(100 + (source) * (FDS + 1) + (n)))
+#define FD(source, n)	((int)(100 + (source) * (FDS + 3) + (n)))
 #define WRITERS		FDS		/* and one that the writer alone opens and closes */
+#define ASLEEP		(FDS + 1)	/* and one of source 3 for each thread that sleeps */
 #define MESSAGES	200000		/* that can be accounted, of each source */
 #define FAULTS		20000
 #define KILL_EVERY	150		/* operations */
@@ -57,10 +66,11 @@ struct message {
 	uint32_t reading, read;
 };
 
-struct slot {				/* what a thread is reading */
+struct slot {				/* what a thread is reading, or waits to read */
 	volatile uint32_t reading;	/* since when, 0: not */
 	uint32_t source;
 	uint32_t flags;			/* of the header, which is put together from parts */
+	volatile time_t asleep;		/* since when, 0: not */
 	char header[HDR], data[MAX + 1];
 };
 
@@ -71,6 +81,8 @@ static struct shared {
 	volatile pid_t pid[PROCESSES];
 	struct slot slot[PROCESSES][READERS];
 	volatile uint32_t faults;
+	volatile uint32_t woken;			/* messages that sleepers have read */
+	volatile uint32_t disturbed;			/* how many these were when one was last disturbed */
 	struct message fault[FAULTS];			/* reads that failed and put back what they had */
 	struct message message[SOURCES + 1][MESSAGES];
 } *shared;
@@ -80,6 +92,8 @@ static uint64_t seed;
 static int dev, post[2];			/* the device; sockets that handles are passed through */
 static char *nowhere;				/* a page that cannot be touched */
 static volatile int writing;			/* whether this process still does */
+static volatile int sleeping;			/* threads of this process that sleep for source 3, or read it */
+static uint32_t only;				/* it has this source alone, as it reads no other; 0: it has any */
 static __thread uint64_t dice;
 
 static uint32_t roll(uint32_t n)
@@ -221,9 +235,10 @@ static int send_message(int fd, uint32_t source, const char *end)
 
 static void create(uint32_t source)
 {
-	uint32_t id = 0x02000000 | source;
+	uint32_t id = 0x02000000 | (only ? only : source);
 	int fd = ioctl(dev, CREATE_HANDLE, &id);
 
+	source = id & 0xff;
 	if (fd < 0) {
 		if (errno != EALREADY && errno != ENXIO)
 			fail("creating a handle of source %u: %s", source, strerror(errno));
@@ -253,7 +268,8 @@ static void pass(int fd, uint32_t source)
 	msg.msg_controllen = sizeof(control);
 	if (recvmsg(post[1], &msg, MSG_DONTWAIT) == sizeof(source) && CMSG_FIRSTHDR(&msg)) {
 		memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof(int));
-		dup2(fd, FD(source, roll(FDS)));
+		if (!only || source == only)
+			dup2(fd, FD(source, roll(FDS)));
 		close(fd);
 	}
 }
@@ -276,6 +292,12 @@ static int choose(uint32_t *source, uint32_t count)
 	return -1;
 }
 
+/* Whether the read that just failed may: the pipe was off; or there was no memory, or firmware failed, by a fault. */
+static int may_fail(void)
+{
+	return errno == EBADF || errno == ENXIO || errno == ENOMEM || errno == EIO;
+}
+
 /* A read that fails for its buffer: too short, or not there. */
 static void read_wrong(int fd, int fault)
 {
@@ -295,22 +317,22 @@ static void read_wrong(int fd, int fault)
 		record->read = now();
 }
 
-static void wait_for_events(int fd)
+/* Returns how many events there are, none when TIMEOUT is over. */
+static int wait_for_events(int fd, int timeout)
 {
 	struct epoll_event event = { .events = EPOLLIN | EPOLLRDHUP };
 	struct pollfd pollfd = { .fd = fd, .events = POLLIN | POLLRDHUP };
-	int ep;
+	int ep, n;
 
-	if (roll(2)) {
-		poll(&pollfd, 1, roll(10));
-		return;
-	}
+	if (roll(2))
+		return poll(&pollfd, 1, timeout);
 	ep = epoll_create1(EPOLL_CLOEXEC);
 	epoll_ctl(ep, EPOLL_CTL_ADD, fd, &event);
-	epoll_wait(ep, &event, 1, roll(10));
+	n = epoll_wait(ep, &event, 1, timeout);
 	if (roll(2))
 		epoll_ctl(ep, EPOLL_CTL_DEL, fd, &event);
 	close(ep);
+	return n;
 }
 
 static void read_fdinfo(int fd)
@@ -331,18 +353,40 @@ static int more(int done)
 	pid_t pid;
 
 	if (done && n % KILL_EVERY == 0) {
-		pid = shared->pid[roll(PROCESSES)];
+		pid = shared->pid[SLEEPING + roll(PROCESSES - SLEEPING)];
 		if (pid > 0 && !kill(pid, SIGKILL))
 			__atomic_fetch_add(&shared->kills, 1, __ATOMIC_SEQ_CST);
 	}
-	if (done && n < limit && n % (limit / (suspends + 1)) == 0) {
-		int fd = open("/sys/kernel/mobility/migration", O_WRONLY | O_CLOEXEC);
-
-		if (write(fd, "1", 1) != 1)
-			fail("suspending: %s", strerror(errno));
-		close(fd);
-	}
 	return n < limit && !shared->failed;
+}
+
+/* Suspend the partition, each time when a sleeper has just been woken by a message, as a suspend wakes all. */
+static void *suspender(void *arg)
+{
+	int fd = open("/sys/kernel/mobility/migration", O_WRONLY | O_CLOEXEC);
+	uint32_t woken;
+
+	for (uint32_t i = 1; i <= suspends; i++) {
+		while (more(0) && shared->operations < limit / (suspends + 1) * i)
+			usleep(1000);
+		woken = shared->woken;
+		while (more(0) && shared->woken == woken)
+			usleep(1000);
+		if (more(0) && write(fd, "1", 1) != 1)
+			fail("suspending: %s", strerror(errno));
+	}
+	close(fd);
+	return arg;
+}
+
+/* Whether a read from source 3 that must fail is due: there is a message, and none was disturbed since the last one. */
+static int may_disturb(int fd)
+{
+	struct pollfd pollfd = { .fd = fd, .events = POLLIN };
+	uint32_t woken = shared->woken;
+
+	return poll(&pollfd, 1, 0) > 0 && pollfd.revents & POLLIN &&
+	       __atomic_exchange_n(&shared->disturbed, woken + 1, __ATOMIC_SEQ_CST) != woken + 1;
 }
 
 static void *reader(void *arg)
@@ -372,14 +416,15 @@ static void *reader(void *arg)
 			break;
 		case 4:
 		case 5:
-			wait_for_events(fd);
+			wait_for_events(fd, roll(10));
 			break;
 		case 6:
 			read_fdinfo(fd);
 			break;
 		case 7:
 		case 8:
-			read_wrong(fd, roll(4) == 0);
+			if (source != SLEEPERS || may_disturb(fd))
+				read_wrong(fd, roll(4) == 0);
 			break;
 		case 9:
 			/* Another process has all handles for a moment. */
@@ -387,12 +432,104 @@ static void *reader(void *arg)
 				_exit(0);
 			break;
 		default:
-			/* No memory: with faults injected. */
-			if (read_message(slot, fd, source) < 0 && errno != EBADF && errno != ENXIO && errno != ENOMEM)
+			if (source == SLEEPERS) {
+				if (may_disturb(fd))
+					read_wrong(fd, 0);
+			} else if (read_message(slot, fd, source) < 0 && !may_fail()) {
 				fail("a read from source %u: %s", source, strerror(errno));
+			}
 		}
 	}
 	return NULL;
+}
+
+/* Nobody was woken for long: tell how all stands. */
+static void stuck(void)
+{
+	char name[40], text[512];
+	struct slot *slot;
+	ssize_t len;
+	int fd;
+
+	printf("race: no sleeper read a message for %d s, %u did before\n", PATIENCE, shared->woken);
+	for (int i = 0; i < PROCESSES; i++) {
+		for (int n = FD(1, 0); n < FD(SOURCES + 1, 0); n++) {
+			snprintf(name, sizeof(name), "/proc/%d/fdinfo/%d", shared->pid[i], n);
+			fd = open(name, O_RDONLY | O_CLOEXEC);
+			len = read(fd, text, sizeof(text) - 1);
+			if (len > 0) {
+				text[len] = 0;
+				printf("%s\n%s", name, text);
+			}
+			close(fd);
+		}
+		for (int j = 0; j < READERS; j++) {
+			slot = &shared->slot[i][j];
+			printf("process %d, thread %d: ", i, j);
+			if (slot->asleep)
+				printf("asleep for %ld s\n", (long)(time(NULL) - slot->asleep));
+			else
+				printf(slot->reading ? "reading source %u\n" : "neither asleep nor reading\n", slot->source);
+		}
+	}
+	fail("a wake-up was lost");
+}
+
+/* Sleep until there is a message from source 3, and read it. */
+static void *sleeper(void *arg)
+{
+	struct slot *slot = arg;
+	const int mine = FD(SLEEPERS, ASLEEP + (slot - shared->slot[0]) % READERS);
+	uint32_t woken;
+
+	dice = seed + now();
+	while (more(0) || writing) {
+		/* This process keeps what it has: its writer can always write to whom it sleeps for. */
+		if (dup2(FD(SLEEPERS, roll(FDS)), mine) < 0 && fcntl(mine, F_GETFD) < 0) {
+			create(SLEEPERS);
+			pass(-1, 0);
+			continue;
+		}
+		if (roll(4) == 0)
+			pass(mine, SLEEPERS);
+		woken = shared->woken;
+		slot->asleep = time(NULL);
+		wait_for_events(mine, PATIENCE * 1000);
+		if (time(NULL) - slot->asleep >= PATIENCE && shared->woken == woken)
+			stuck();
+		slot->asleep = 0;
+		switch (read_message(slot, mine, SLEEPERS)) {
+		case -1:
+			if (!may_fail())
+				fail("a read from source %u: %s", SLEEPERS, strerror(errno));
+			break;
+		case 0:
+			break;
+		default:
+			__atomic_fetch_add(&shared->woken, 1, __ATOMIC_SEQ_CST);
+		}
+	}
+	close(mine);
+	__atomic_fetch_sub(&sleeping, 1, __ATOMIC_SEQ_CST);
+	return NULL;
+}
+
+/* Send what wakes the sleepers of this process, who see then that it is over. */
+static void end_sleep(void)
+{
+	uint32_t number = 0;
+	int sent = 0;
+
+	while (sleeping && !shared->failed) {
+		if (sent && !shared->message[SLEEPERS][number].read) {
+			usleep(1000);
+			continue;
+		}
+		number = shared->next[SLEEPERS];
+		sent = !send_message(FD(SLEEPERS, roll(FDS)), SLEEPERS, "");
+	}
+	if (shared->failed)
+		_exit(1);
 }
 
 static void writer(void)
@@ -430,7 +567,7 @@ static void writer(void)
 
 static pid_t start(int process)
 {
-	pthread_t readers[READERS];
+	pthread_t readers[READERS], suspending;
 	pid_t pid = fork();
 
 	if (pid < 0)
@@ -440,10 +577,17 @@ static pid_t start(int process)
 
 	signal(SIGCHLD, SIG_IGN);
 	writing = 1;
+	sleeping = process < SLEEPING ? READERS : 0;
+	only = process < SLEEPING ? SLEEPERS : 0;
 	for (int i = 0; i < READERS; i++)
-		pthread_create(&readers[i], NULL, reader, &shared->slot[process][i]);
+		pthread_create(&readers[i], NULL, process < SLEEPING ? sleeper : reader, &shared->slot[process][i]);
+	if (process == 0)
+		pthread_create(&suspending, NULL, suspender, NULL);
 	writer();
+	if (process == 0)
+		pthread_join(suspending, NULL);
 	writing = 0;
+	end_sleep();
 	for (int i = 0; i < READERS; i++)
 		pthread_join(readers[i], NULL);
 	_exit(0);
@@ -467,9 +611,12 @@ static void run(void)
 				recover(&shared->slot[i][j]);
 			if (info.si_code != CLD_EXITED && info.si_status != SIGKILL)
 				fail("a process ended with signal %d", info.si_status);
-			if (info.si_code != CLD_EXITED && shared->operations < limit)
+			if (info.si_code != CLD_EXITED && shared->operations < limit && !shared->failed)
 				shared->pid[i] = start(i);
 		}
+		for (int i = 0; i < PROCESSES; i++)
+			if (shared->failed && shared->pid[i] > 0)
+				kill(shared->pid[i], SIGKILL);
 		waitpid(info.si_pid, &status, 0);
 	}
 	if (shared->failed)
@@ -551,7 +698,7 @@ static void prove(void)
 		poll(poller, SOURCES, 100);
 		for (source = 1; source <= SOURCES; source++) {
 			if (poller[source - 1].revents & POLLIN &&
-			    read_message(slot, poller[source - 1].fd, source) < 0 && errno != ENXIO && errno != ENOMEM)
+			    read_message(slot, poller[source - 1].fd, source) < 0 && !may_fail())
 				fail("a last read from source %u: %s", source, strerror(errno));
 		}
 	}
