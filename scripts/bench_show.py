@@ -66,8 +66,7 @@ GROUPS = (
     ("driver", r".*hvpipe"),
     ("locking", r"_raw_|_?_?mutex_|.*rwsem|.*spin|lockref|lock_"),
     ("program", r"user$"),
-    ("xarray", r"xa_|__xa_|xas_|radix_tree|idr_"),
-    ("RTAS", r"firmware$|.*rtas|.*work_area|.*gen_?pool|.*errorlog"),
+    ("RTAS", r"firmware$|.*rtas|xa_|xas_|.*work_area|.*gen_?pool|.*errorlog"),
     ("copying", r".*copy|memcpy|memset|__memset|.*iov|import_|.*access_ok"),
     ("wake-up", r".*wake|.*poll"),
     ("interrupt", r".*irq|.*interrupt|.*xics|hardware_int|icp_|h_|plpar|.*timer|.*tick|.*hrtimer|.*softirq|.*clock"
@@ -292,7 +291,7 @@ def show_remains(results):
                    [shown(None if None in one else one[0] - one[1] - one[2]) for one in zip(total, floor, bare)])
     parts = (("the kernel's way from the interrupt and back", ("interrupt",)),
              ("rtas_call(check-exception)", ("RTAS",)),
-             ("the driver, the xarray, the wake-up", ("driver", "xarray", "wake-up")),
+             ("the driver, the wake-up", ("driver", "wake-up")),
              ("locks, of all of them", ("locking",)))
     sums = [by_group(event_of(profile[name])) for name in names]
     table_line(lines, EVENT, [shown(sum(one.values())) for one in sums])
