@@ -9,7 +9,7 @@ import reliability
 from lab import BUILD, KERNEL, SPLAT, TOP, Lab
 
 # The fast ones first; what boots a partition of its own last.
-ORDER = ("test_build", "test_unit", "test_tools", "test_kunit", "test_abi", "test_pipe", "test_loss", "test_faults",
+ORDER = ("test_build", "test_bench", "test_unit", "test_kunit", "test_abi", "test_pipe", "test_loss", "test_faults",
          "test_pairs", "test_suspend", "test_races", "test_failslab", "test_migrate", "test_kexec", "test_boot",
          "test_cost", "test_peers", "test_fuzz", "test_shell", "test_run", "test_soak", "test_silence",
          "test_reliability")

@@ -224,13 +224,17 @@ OFF = {
 }
 
 
+def while_off(before, during, after):
+    """Steps of hmc1, and of hmc2 around them: BEFORE the partition sleeps, DURING the time without a pipe, AFTER it."""
+    return " ".join(filter(None, ("open2", before, "meet meet", during, "meet meet ready2", after,
+                                  "write2 take2=2.1 now2=out close1 close2")))
+
+
 @pytest.mark.parametrize("operation,fault", pairs(OFF, ["set-system-parameter:status=-1,count=0",
                                                         "set-system-parameter:status=-9002,count=0"]))
 def test_while_the_pipe_cannot_be_enabled(pipe, operation, fault):
     """A call says ENXIO, poll hangs up, close closes; all is as before when firmware gives way."""
-    before, during, after = OFF[operation]
-    steps = " ".join(filter(None, ("open2", before, "meet meet", during, "meet meet ready2", after,
-                                   "write2 take2=2.1 now2=out close1 close2")))
+    steps = while_off(*OFF[operation])
     running = pipe.start(steps)
     pipe.meet()
     suspension = suspend(pipe)
@@ -252,9 +256,7 @@ SLOW_TO_ENABLE = {**OFF, "write": ("open1", "write1", "take1=1.1")}
                                                                    "set-system-parameter:status=9900,count=0"]))
 def test_while_the_pipe_is_being_enabled(pipe, operation, fault):
     """A call says ENXIO, or waits; poll hangs up, close closes; all is as before when firmware is done."""
-    before, during, after = SLOW_TO_ENABLE[operation]
-    steps = " ".join(filter(None, ("open2", before, "meet meet", during, "meet meet ready2", after,
-                                   "write2 take2=2.1 now2=out close1 close2")))
+    steps = while_off(*SLOW_TO_ENABLE[operation])
     running = pipe.start(steps)
     pipe.meet()
     suspension = suspend(pipe)
