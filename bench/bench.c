@@ -49,7 +49,8 @@ struct row {
 };
 
 static uint64_t timebase_cost;	/* ticks between two readings */
-static char buffer[HEADER + MAX_PAYLOAD];
+/* At the begin of a page, as a copy costs more where it is not aligned. */
+static char buffer[HEADER + MAX_PAYLOAD] __attribute__((aligned(65536)));
 
 static inline uint64_t timebase(void)
 {
