@@ -242,6 +242,9 @@ class Agent:
                 for line in lines:
                     self._log.write(line)
                     words = line.split()
+                    if command is not None and words == [b"ready"]:     # its kernel left in the middle of its answer
+                        command._finish(None, b"")
+                        command = None
                     if command is not None:
                         if words[:1] == [b"end"]:
                             self._let_type(command)
