@@ -32,8 +32,8 @@
  *   message is in its place. Who changes &hvpipe.state holds both, so either
  *   is enough to rely on it. Neither is held while user memory is paged in:
  *   that may take forever, at the will of user space.
- * - &hvpipe.lock guards which handles there are, the messages they hold, and the
- *   event log. The event interrupt takes it.
+ * - &hvpipe.lock guards the messages that handles hold, and the event log, and
+ *   a handle does not go while it is held. The event interrupt takes it.
  */
 
 #define pr_fmt(fmt) "papr-hvpipe: " fmt
@@ -187,12 +187,11 @@ enum {
 
 /**
  * struct hvpipe - The partition's pipe.
- * @lock:    Guards @sources, @handles, @held, the messages that handles hold, the
- *           event log, @virq and @irq.
+ * @lock:    Guards @held, the messages that handles hold, the event log, @virq
+ *           and @irq. No handle leaves @sources without it; one may come.
  * @sources: The handles, by source index: half a megabyte, so that to find one,
  *           to create and to close it costs the least, and as much with all of
  *           them as with one.
- * @handles: How many handles there are.
  * @held:    How many messages they hold.
  * @state:   Whether firmware may be called. Changes under both RTAS locks.
  * @changing: How many are about to change @state. No new call begins, and one
@@ -216,7 +215,6 @@ enum {
 struct hvpipe {
 	spinlock_t lock;	/* see above */
 	struct hvpipe_handle **sources;
-	unsigned int handles;
 	unsigned int held;
 	enum hvpipe_state state;
 	atomic_t changing;
@@ -244,10 +242,10 @@ enum {
  * struct hvpipe_handle - One source, opened by user space.
  * @pipe:   The pipe.
  * @source: Source ID.
+ * @nheld:  How many messages @held are.
  * @flags:  What the hypervisor told of this source and nobody read yet.
  * @wait:   Pollers.
  * @held:   Messages received and not read yet. Guarded by the pipe's lock.
- * @nheld:  How many @held are.
  * @received: Messages received, read or held. Receive lock.
  * @received_bytes: Their payload. Receive lock.
  * @sent:   Messages sent. Send lock.
@@ -256,10 +254,10 @@ enum {
 struct hvpipe_handle {
 	struct hvpipe *pipe;
 	u32 source;
+	unsigned int nheld;
 	unsigned long flags;
 	wait_queue_head_t wait;
 	struct list_head held;
-	unsigned int nheld;
 	u64 received;
 	u64 received_bytes;
 	u64 sent;
@@ -557,9 +555,21 @@ static struct hvpipe_handle **hvpipe_place(struct hvpipe *pipe, u32 source)
 
 static struct hvpipe_handle *hvpipe_find(struct hvpipe *pipe, u32 source)
 {
-	struct hvpipe_handle *handle = *hvpipe_place(pipe, source);
+	/* Pairs with the cmpxchg_release() that put it there. */
+	struct hvpipe_handle *handle = READ_ONCE(*hvpipe_place(pipe, source));
 
 	return handle && handle->source == source ? handle : NULL;
+}
+
+/* How many handles there are, to be shown. */
+static unsigned int hvpipe_handles(struct hvpipe *pipe)
+{
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < HVPIPE_SOURCES; i++)
+		/* They may come and go meanwhile. */
+		n += !!data_race(pipe->sources[i]);
+	return n;
 }
 
 static void hvpipe_wake(struct hvpipe_handle *handle)
@@ -1014,7 +1024,6 @@ static void hvpipe_close(struct hvpipe_handle *handle)
 
 	spin_lock_irq(&pipe->lock);
 	WRITE_ONCE(*hvpipe_place(pipe, handle->source), NULL);
-	WRITE_ONCE(pipe->handles, pipe->handles - 1);
 	WRITE_ONCE(pipe->held, pipe->held - handle->nheld);
 	spin_unlock_irq(&pipe->lock);
 
@@ -1076,9 +1085,8 @@ static const struct file_operations hvpipe_handle_ops = {
  */
 static struct file *hvpipe_create(struct hvpipe *pipe, u32 source)
 {
-	struct hvpipe_handle *handle, **place;
+	struct hvpipe_handle *handle;
 	struct file *file;
-	bool taken;
 
 	if (FIELD_GET(HVPIPE_SOURCE_TYPE, source) != HVPIPE_SOURCE_TYPE_HMC ||
 	    FIELD_GET(HVPIPE_SOURCE_RESERVED, source))
@@ -1086,32 +1094,30 @@ static struct file *hvpipe_create(struct hvpipe *pipe, u32 source)
 	if (!hvpipe_usable(pipe))
 		return ERR_PTR(-ENXIO);
 
-	handle = kzalloc(sizeof(*handle), GFP_KERNEL_ACCOUNT);
+	handle = kmalloc(sizeof(*handle), GFP_KERNEL_ACCOUNT);
 	if (!handle)
 		return ERR_PTR(-ENOMEM);
+	/* Field by field, all of them: to clear the memory first takes longer. */
 	handle->pipe = pipe;
 	handle->source = source;
+	handle->nheld = 0;
+	handle->flags = 0;
 	init_waitqueue_head(&handle->wait);
 	INIT_LIST_HEAD(&handle->held);
+	handle->received = 0;
+	handle->received_bytes = 0;
+	handle->sent = 0;
+	handle->sent_bytes = 0;
 
-	spin_lock_irq(&pipe->lock);
-	place = hvpipe_place(pipe, source);
-	taken = *place;
-	if (!taken) {
-		WRITE_ONCE(*place, handle);
-		WRITE_ONCE(pipe->handles, pipe->handles + 1);
-	}
-	spin_unlock_irq(&pipe->lock);
-	if (taken) {
+	if (cmpxchg_release(hvpipe_place(pipe, source), NULL, handle)) {
 		kfree(handle);
 		return ERR_PTR(-EALREADY);
 	}
 
-	file = anon_inode_getfile("[papr-hvpipe]", &hvpipe_handle_ops, handle, O_RDWR);
+	file = anon_inode_getfile_fmode("[papr-hvpipe]", &hvpipe_handle_ops, handle,
+					O_RDWR, FMODE_STREAM);
 	if (IS_ERR(file))
 		hvpipe_close(handle);
-	else
-		stream_open(file_inode(file), file);
 	return file;
 }
 
@@ -1141,7 +1147,7 @@ static long hvpipe_dev_ioctl(struct file *file, unsigned int cmd, unsigned long 
 static void hvpipe_dev_show_fdinfo(struct seq_file *m, struct file *file)
 {
 	seq_printf(m, "state:\t%s\n", hvpipe_state_names[READ_ONCE(hvpipe.state)]);
-	seq_printf(m, "handles:\t%u\n", READ_ONCE(hvpipe.handles));
+	seq_printf(m, "handles:\t%u\n", hvpipe_handles(&hvpipe));
 	seq_printf(m, "dropped:\t%lu\n", atomic_long_read(&hvpipe.dropped));
 }
 
@@ -1297,12 +1303,16 @@ static void hvpipe_lock_state(struct hvpipe *pipe)
 /* Do @act to each handle; interrupts are not off for longer than for one. */
 static void hvpipe_each(struct hvpipe *pipe, void (*act)(struct hvpipe_handle *handle))
 {
+	struct hvpipe_handle *handle;
+
 	for (unsigned int i = 0; i < HVPIPE_SOURCES; i++) {
-		if (!READ_ONCE(pipe->sources[i]))
+		/* Looked at again, with the lock. */
+		if (!data_race(pipe->sources[i]))
 			continue;
 		spin_lock_irq(&pipe->lock);
-		if (pipe->sources[i])
-			act(pipe->sources[i]);
+		handle = READ_ONCE(pipe->sources[i]);
+		if (handle)
+			act(handle);
 		spin_unlock_irq(&pipe->lock);
 	}
 }
@@ -1323,6 +1333,8 @@ static void hvpipe_unlock_state(struct hvpipe *pipe)
 	atomic_dec(&pipe->changing);
 	mutex_unlock(&rtas_ibm_receive_hvpipe_msg_lock);
 	mutex_unlock(&rtas_ibm_send_hvpipe_msg_lock);
+	/* Pairs with poll_wait(): who polls a handle too new for us sees the state. */
+	smp_mb();
 	hvpipe_each(pipe, hvpipe_wake_all);
 }
 

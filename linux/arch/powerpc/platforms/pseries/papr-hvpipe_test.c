@@ -345,9 +345,9 @@ static void a_source_has_one_handle(struct kunit *test)
 	struct file *file = hvpipe_test_open(test, HMC1);
 
 	KUNIT_EXPECT_EQ(test, PTR_ERR(hvpipe_create(&fake->pipe, HMC1)), -EALREADY);
-	KUNIT_EXPECT_EQ(test, fake->pipe.handles, 1);
+	KUNIT_EXPECT_EQ(test, hvpipe_handles(&fake->pipe), 1);
 	__fput_sync(file);
-	KUNIT_EXPECT_EQ(test, fake->pipe.handles, 0);
+	KUNIT_EXPECT_EQ(test, hvpipe_handles(&fake->pipe), 0);
 	file = hvpipe_test_open(test, HMC1);
 	hvpipe_test_expect_works(test, file, HMC1);
 	__fput_sync(file);
@@ -1301,7 +1301,7 @@ static void hvpipe_test_exit(struct kunit *test)
 
 	if (!fake)
 		return;
-	KUNIT_EXPECT_EQ(test, fake->pipe.handles, 0);
+	KUNIT_EXPECT_EQ(test, hvpipe_handles(&fake->pipe), 0);
 	KUNIT_EXPECT_EQ(test, fake->pipe.held, 0);
 	timer_shutdown_sync(&fake->pipe.hold_timer);
 	vfree(fake->pipe.sources);
