@@ -1012,13 +1012,16 @@ static __poll_t hvpipe_handle_poll(struct file *file, poll_table *wait)
  * and let the handle hold it like those it already holds, to drop them all
  * together. An announcement that comes meanwhile finds either the handle, and
  * its flag is seen here, or no handle any more.
+ *
+ * Return: 0, for who releases a file.
  */
-static void hvpipe_close(struct hvpipe_handle *handle)
+static int hvpipe_close(struct hvpipe_handle *handle)
 {
 	struct hvpipe *pipe = handle->pipe;
 	struct hvpipe_msg *msg, *next;
 
-	if (test_and_clear_bit(HVPIPE_ANNOUNCED, &handle->flags) &&
+	if (test_bit(HVPIPE_ANNOUNCED, &handle->flags) &&
+	    test_and_clear_bit(HVPIPE_ANNOUNCED, &handle->flags) &&
 	    hvpipe_drain(pipe))
 		set_bit(HVPIPE_ANNOUNCED, &handle->flags);
 
@@ -1035,12 +1038,12 @@ static void hvpipe_close(struct hvpipe_handle *handle)
 		kfree(msg);
 	}
 	kfree(handle);
+	return 0;
 }
 
 static int hvpipe_handle_release(struct inode *inode, struct file *file)
 {
-	hvpipe_close(file->private_data);
-	return 0;
+	return hvpipe_close(file->private_data);
 }
 
 static void hvpipe_handle_show_fdinfo(struct seq_file *m, struct file *file)
