@@ -8,12 +8,14 @@ there had been nothing. Needs a kernel with fault injection: `make test KERNEL=v
 """
 
 import re
+import time
 
 import pytest
 
 from lab import BUILD, KERNEL, TOP, initrd_with
 from test_faults import STEPS, Pipe, proven
 from test_races import run_race
+from test_suspend import count_enabled
 
 CONFIG = (BUILD / KERNEL).resolve().parent / "config"
 pytestmark = pytest.mark.skipif(not CONFIG.exists() or "CONFIG_FAILSLAB=y" not in CONFIG.read_text(encoding="utf-8"),
@@ -73,6 +75,29 @@ def test_each_failure_in_turn(pipe, operation):
     assert set(re.findall(r"=(\w+)!", said)) - {"EMSGSIZE"} == set(errors.split()), said
     # The first did strike, and at the last there was nothing left to fail.
     assert "!" in said.partition("fail2 ")[0] and "!" not in said.rpartition("fail")[2], said
+
+
+# Those that are tried in a suspension, which has hundreds: the first ones, where it begins, and ever fewer of the rest
+SLEEP_PLACES = [*range(1, 20), *(int(20 * 1.25**k) for k in range(20))]
+
+
+def test_each_failure_in_turn_of_a_suspension(pipe):
+    """The partition may not fall asleep for it; after each the pipe is on, what was held or announced is read once."""
+    asked = "open1 open2 write1 poll1=in,out short1=EMSGSIZE write2 poll2=in,out "
+    asked += "".join(f"fail{n} sleep " for n in SLEEP_PLACES)
+    asked += "ready1 read1=1.1 read1=nothing take2=2.1 read2=nothing close1 close2"
+    mark, woken = pipe.partition.hypervisor.size, 0
+    sleeper = pipe.start(asked)
+    while sleeper.running:
+        said = pipe.partition.hypervisor.since(mark)
+        if len(re.findall(r"runstate_set .* new_state \d+ \(suspended\)", said)) > woken:
+            woken += 1
+            pipe.partition.qmp.execute("system_wakeup")
+        time.sleep(0.05)
+    said = sleeper.check()
+    assert re.sub(r"sleep=\w+! ", "", said).replace("!", "") == asked, said
+    assert "!" in said.partition("fail2 ")[0] and "!" not in said.rpartition("fail")[2], said
+    assert re.fullmatch("(01)*", count_enabled(pipe, mark))
 
 
 def fail_in_cache(pipe, percent):

@@ -78,7 +78,7 @@ static int read_message(int fd, size_t size)
 
 static int step(const char *name, int n)
 {
-    int fd = handles[n].fd, len, dev;
+    int fd = handles[n].fd, len, dev, error;
 
     if (!strcmp(name, "open")) {
         unsigned int source = 0x02000000 | n;
@@ -139,6 +139,14 @@ static int step(const char *name, int n)
         dev = open("/dev/papr-sysparm", O_RDWR);
         len = ioctl(dev, _IOW(0xb2, 2, block), &block);
         close(dev);
+        return len;
+    }
+    if (!strcmp(name, "sleep")) {   /* until the lab wakes the partition */
+        fd = open("/sys/kernel/mobility/migration", O_WRONLY);
+        len = fd < 0 ? -1 : write(fd, "1", 1);
+        error = errno;
+        close(fd);
+        errno = error;
         return len;
     }
     if (!strcmp(name, "fail")) {
