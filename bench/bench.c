@@ -6,7 +6,7 @@
  * sources hmc1 to hmc8 (echo=on).
  *
  * usage: bench unit | floor | rtas_call | messages SIZE | busy | wakeup | again | handles COUNT |
- *              asleep MS MESSAGES
+ *              files COUNT | asleep MS MESSAGES
  *
  * Prints a line for each row: name, median, 10th and 90th percentile, number of
  * samples; all less the cost of reading the timebase. An average has the same
@@ -20,12 +20,14 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -485,6 +487,34 @@ static void again(void)
 	print(&rows[1]);
 }
 
+static void allow_files(int count)
+{
+	const struct rlimit limit = { 70000, 70000 };
+
+	if (setrlimit(RLIMIT_NOFILE, &limit))
+		err(1, "cannot open %d files", count);
+}
+
+/*
+ * What the kernel takes for any file that stands for something small, here
+ * signals: COUNT of them, one after another. As for a handle, a word is read
+ * from the program, and memory allocated beside the file's own.
+ */
+static void files(int count)
+{
+	uint64_t start;
+	sigset_t none;
+
+	sigemptyset(&none);
+	allow_files(count);
+	settle();
+	start = timebase();
+	for (int i = 1; i <= count; i++)
+		if (signalfd(-1, &none, 0) < 0)
+			err(1, "cannot create file %d", i);
+	print_average("new-file", timebase() - start, count);
+}
+
 /*
  * The source of the Ith handle of COUNT, from 1. The first and the last are of
  * sources that the hypervisor answers for, the last but one has the highest
@@ -509,13 +539,11 @@ static void handles(int count)
 		  { .name = "last-receive" }, { .name = "last-round-trip" }, { .name = "last-wakeup" } },
 	};
 	static struct row again_rows[] = { { .name = "close" }, { .name = "create" } };
-	const struct rlimit limit = { 70000, 70000 };
 	int device = open_device(), highest = count > 2 ? count - 1 : count;
 	const int fds[] = { device + 1, device + count };
 	uint64_t start, total;
 
-	if (setrlimit(RLIMIT_NOFILE, &limit))
-		err(1, "cannot open %d files", count);
+	allow_files(count);
 	settle();
 	start = timebase();
 	for (int i = 1; i <= count; i++)
@@ -578,10 +606,12 @@ int main(int argc, char **argv)
 		again();
 	else if (!strcmp(what, "handles") && argc == 3 && number >= 1 && number <= 65536)
 		handles(number);
+	else if (!strcmp(what, "files") && argc == 3 && number >= 1 && number <= 65536)
+		files(number);
 	else if (!strcmp(what, "asleep") && argc == 4 && atoi(argv[3]) >= 1)
 		asleep(number, atoi(argv[3]));
 	else
 		errx(2, "usage: bench unit | floor | rtas_call | messages SIZE | busy | wakeup | again | "
-			"handles COUNT | asleep MS MESSAGES");
+			"handles COUNT | files COUNT | asleep MS MESSAGES");
 	return 0;
 }

@@ -37,6 +37,7 @@ def made_up(names):
         "calls": {name: {"kernel": name, "release": "6.12", "what": "gcc 12", "results": calls} for name in names},
         "asleep": {name: {"results": {part: {"wait": numbers(2e7)} for part, _, _ in bench_show.ASLEEP}}
                    for name in names},
+        "flushed": {name: {"results": calls} for name in names},
         "depends": {title: {"results": calls} for title, *_ in bench_show.VARIANTS},
         "profile": {name: {row: {"hvpipe_write": 100.0 + len(row), "do_IRQ": 50.0, "memcpy": 3.0}
                            for row in bench_show.PROFILED} for name in names},
