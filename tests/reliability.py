@@ -15,6 +15,7 @@ from lab import BUILD, KERNEL, TOP
 PAGE = TOP / "docs/reliability.md"
 RUN = BUILD / "reliability.md"
 BEGIN = "<!-- written by the test run -->\n"
+RESULTS = ("passed", "failed", "skipped")
 COLUMNS = ("sent", "received", "dropped at close", "lost", "duplicated", "misrouted")
 OPERATIONS = ("create", "write", "read", "poll", "close", "boot", "suspend", "resume")
 
@@ -57,14 +58,22 @@ def traffic():
     return "\n".join(lines) + "\n"
 
 
-def page():
-    """The page that this run gives: the words of docs/reliability.md, and its own figures."""
+def runs(before):
+    """The table of whole runs, the last one on each kernel: this one, and those in BEFORE that others left."""
     commit = subprocess.run(["git", "-C", TOP, "describe", "--always", "--dirty"], stdout=subprocess.PIPE, text=True,
                             stderr=subprocess.DEVNULL, check=False).stdout.strip()
-    words = PAGE.read_text(encoding="utf-8").partition(BEGIN)[0]
-    results = ", ".join(f"{count} {outcome}" for outcome, count in sorted(OUTCOMES.items(), reverse=True))
     tests = sum(sum(counts.values()) for counts in PAIRS.values())
-    splats = f"{SEEN['kernels']} kernels, 0 splats" if SEEN["kernels"] else "kernels with splats"
-    return (f"{words}{BEGIN}\nAt {commit}, on {KERNEL}: {results}. {splats}. {len(PAIRS)} faults, {tests} tests of a "
-            f"fault and an operation.\n\n"
-            f"{traffic()}\nTests that passed, by fault and operation:\n\n{pairs()}")
+    rows = dict(re.findall(r"^\| (vmlinux[\w-]*) (\|.*)$", before, re.M))
+    rows[KERNEL] = "| " + " | ".join(str(cell) for cell in (
+        commit, *(OUTCOMES[outcome] for outcome in RESULTS), len(PAIRS), tests, SEEN["kernels"] or "some",
+        0 if SEEN["kernels"] else "some")) + " |"
+    columns = ["commit", *RESULTS, "faults", "tests of a fault and an operation", "kernels booted", "splats"]
+    lines = ["| on | " + " | ".join(columns) + " |", "|---|---|" + "---:|" * (len(columns) - 1)]
+    return "\n".join(lines + [f"| {kernel} {cells}" for kernel, cells in sorted(rows.items())]) + "\n"
+
+
+def page():
+    """The page that this run gives: the words of docs/reliability.md, and its own figures."""
+    words, _, before = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    return (f"{words}{BEGIN}\nWhole runs, the last one on each kernel:\n\n{runs(before)}\n"
+            f"Traffic, on {KERNEL}:\n\n{traffic()}\nTests that passed, by fault and operation:\n\n{pairs()}")
