@@ -21,7 +21,7 @@ def test_the_security_review_names_tests_that_are_there():
 
 
 def test_the_page_is_of_runs_that_passed():
-    """docs/reliability.md: of each whole run the commit was all that was tested, nothing failed, no kernel complained."""
+    """docs/reliability.md: of each whole run the commit was all that was tested, nothing failed, no kernel splat."""
     said = reliability.PAGE.read_text(encoding="utf-8").partition(reliability.BEGIN)[2]
     rows = [line for line in said.splitlines() if line.startswith("| vmlinux")]
     assert any(row.startswith("| vmlinux |") for row in rows), said
