@@ -567,7 +567,8 @@ def test_boot_while_firmware_fails(booted, operation, fault):
     assert len(re.findall(rf"hvpipe_fault {target}\s", booted.struck)) == booted.strikes
     assert booted.dropped_at_boot == WAITING - (target == "receive")
     said = booted.partition.console.text.replace("\r", "")
-    assert ("enabling failed" in said) == ("papr-hvpipe: enabled\n" in said) == (target == "set-system-parameter")
+    assert ("enabling failed" in said) == (target == "set-system-parameter")
+    assert said.count("papr-hvpipe: enabled\n") == 1
 
 
 @hmc_pairs("boot", BOOT_HMCS)

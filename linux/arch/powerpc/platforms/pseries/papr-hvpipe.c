@@ -912,7 +912,8 @@ static ssize_t hvpipe_handle_read_iter(struct kiocb *iocb, struct iov_iter *to)
 			ret = hvpipe_read_loss(handle, to);
 	} while (!ret);
 
-	if (ret == -EAGAIN && !(iocb->ki_filp->f_flags & O_NONBLOCK))
+	/* fcntl() may be at it. */
+	if (ret == -EAGAIN && !(READ_ONCE(iocb->ki_filp->f_flags) & O_NONBLOCK))
 		return 0;
 	return ret;
 }
@@ -1385,6 +1386,7 @@ static s32 hvpipe_enable(struct hvpipe *pipe)
 		if (!fwrc) {
 			WRITE_ONCE(pipe->state, HVPIPE_ENABLED);
 			clear_bit(HVPIPE_DUE_ENABLE, &pipe->due);
+			pr_info("enabled\n");
 		}
 	}
 	hvpipe_unlock_state(pipe);
@@ -1413,12 +1415,8 @@ static void hvpipe_work(struct work_struct *work)
 	unsigned long retry = READ_ONCE(pipe->retry);
 	bool failed = false;
 
-	if (test_bit(HVPIPE_DUE_ENABLE, &pipe->due)) {
-		if (hvpipe_enable(pipe))
-			failed = true;
-		else
-			pr_info("enabled\n");
-	}
+	if (test_bit(HVPIPE_DUE_ENABLE, &pipe->due) && hvpipe_enable(pipe))
+		failed = true;
 	if (test_and_clear_bit(HVPIPE_DUE_EVENT, &pipe->due) &&
 	    hvpipe_fetch_event(pipe, READ_ONCE(pipe->virq))) {
 		set_bit(HVPIPE_DUE_EVENT, &pipe->due);
