@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lab import TOP, initrd_with
+from lab import KERNEL, TOP, initrd_with
 
 sys.path.insert(0, str(TOP / "scripts"))
 from bench_peers import check_unit, parse, serving   # noqa: E402
@@ -30,6 +30,8 @@ def counting_partition(lab):
 
 def test_an_instruction_counts_as_one_and_waiting_as_none(partition):
     """What the program counts is what the partition executes."""
+    if KERNEL != "vmlinux":
+        pytest.skip("what finds bugs executes more in a sleep than may count as nothing")
     check_unit(partition)
 
 
