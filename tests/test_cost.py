@@ -23,9 +23,9 @@ from measure import counting, parse    # noqa: E402
 COST = {
     "messages 64": {"send": 1307, "send-event": 3639, "receive": 1426, "receive-event": 3756, "round-trip": 6266},
     "messages 4048": {"send": 2291, "receive": 2396},
-    "wakeup": {"wakeup": 7195},
-    "handles 1": {"create": 2055, "close": 1676},
-    "handles 4096": {"create": 2055, "close": 1678, "first-send-event": 3637, "last-receive": 1426},
+    "wakeup": {"wakeup": 7193},
+    "handles 1": {"create": 2055, "close": 1662},
+    "handles 4096": {"create": 2055, "close": 1662, "first-send-event": 3637, "last-receive": 1426},
 }
 
 
