@@ -42,11 +42,9 @@ HANDLES = [(f"handles {count}", f"{count:,} handle{'s' * (count > 1)}", WITH_HAN
 # What a message waits, in nanoseconds: messages queued before it for a reader that sleeps, hold_after_ms
 ASLEEP = [(f"asleep {ms} {queued}", queued, ms) for queued in (1, 3) for ms in (0, 1, 10, 50)]
 
-# What the numbers depend on. Title, kernel, what is added to its command line, QEMU's options, the parts that are run
-VARIANTS = (
-    ("mitigations=off", "vmlinux-bench", "mitigations=off", (), ("floor", "messages 64")),
-    ("KUnit, not running", "vmlinux", "", (), ("floor", "messages 64")),
-)
+# What the numbers depend on. Title, kernel, what is added to its command line; the parts that are run
+VARIANTS = (("mitigations=off", "vmlinux-bench", "mitigations=off"), ("KUnit, not running", "vmlinux", ""))
+VARIANT_PARTS = ("floor", "messages 64")
 # and one of all kernels
 FLUSHED = "L1D flushed by loads"
 FLUSHED_OPTIONS = ("-machine", "cap-cfpc=broken")
