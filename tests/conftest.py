@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the tests share: one lab, and partitions that are booted once and used by many tests."""
 
-import subprocess
-
 import pytest
 
 import reliability
-from lab import BUILD, KERNEL, SPLAT, TOP, Lab
+from lab import BUILD, KERNEL, SPLAT, Lab
 
 # The fast ones first; what boots a partition of its own last.
 ORDER = ("test_build", "test_bench", "test_unit", "test_kunit", "test_abi", "test_pipe", "test_loss", "test_faults",
@@ -25,10 +23,8 @@ def pytest_collection_modifyitems(items):
 
 def pytest_report_header():
     """Say what is tested."""
-    described = subprocess.run(["git", "-C", TOP, "describe", "--always", "--dirty"], stdout=subprocess.PIPE, text=True,
-                               stderr=subprocess.DEVNULL, check=False).stdout.strip()
-    return [f"hvpipe {described}"] + [f"{name}: {(BUILD / name).resolve()}" for name in
-                                      (KERNEL, "qemu-system-ppc64")]
+    return [f"hvpipe {reliability.commit()}"] + [f"{name}: {(BUILD / name).resolve()}" for name in
+                                                 (KERNEL, "qemu-system-ppc64")]
 
 
 def pytest_configure(config):

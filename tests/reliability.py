@@ -58,14 +58,18 @@ def traffic():
     return "\n".join(lines) + "\n"
 
 
+def commit():
+    """What is tested, and whether all of it is committed."""
+    return subprocess.run(["git", "-C", TOP, "describe", "--always", "--dirty"], stdout=subprocess.PIPE, text=True,
+                          stderr=subprocess.DEVNULL, check=False).stdout.strip()
+
+
 def runs(before):
     """The table of whole runs, the last one on each kernel: this one, and those in BEFORE that others left."""
-    commit = subprocess.run(["git", "-C", TOP, "describe", "--always", "--dirty"], stdout=subprocess.PIPE, text=True,
-                            stderr=subprocess.DEVNULL, check=False).stdout.strip()
     tests = sum(sum(counts.values()) for counts in PAIRS.values())
     rows = dict(re.findall(r"^\| (vmlinux[\w-]*) (\|.*)$", before, re.M))
     rows[KERNEL] = "| " + " | ".join(str(cell) for cell in (
-        commit, *(OUTCOMES[outcome] for outcome in RESULTS), len(PAIRS), tests, SEEN["kernels"] or "some",
+        commit(), *(OUTCOMES[outcome] for outcome in RESULTS), len(PAIRS), tests, SEEN["kernels"] or "some",
         0 if SEEN["kernels"] else "some")) + " |"
     columns = ["commit", *RESULTS, "faults", "tests of a fault and an operation", "kernels booted", "splats"]
     lines = ["| on | " + " | ".join(columns) + " |", "|---|---|" + "---:|" * (len(columns) - 1)]
