@@ -1021,6 +1021,7 @@ static int hvpipe_close(struct hvpipe_handle *handle)
 	struct hvpipe *pipe = handle->pipe;
 	struct hvpipe_msg *msg, *next;
 
+	/* Nothing is announced, as a rule: that needs no atomic operation. */
 	if (test_bit(HVPIPE_ANNOUNCED, &handle->flags) &&
 	    test_and_clear_bit(HVPIPE_ANNOUNCED, &handle->flags) &&
 	    hvpipe_drain(pipe))
