@@ -1,0 +1,43 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The lab's command line: python3 -m lab COMMAND. The Makefile is the front door to it.
+
+Each command is a module of this package with the functions add_arguments(parser) and main(arguments), which returns
+the exit status. Its docstring is its help. A module is imported only if its command is run.
+"""
+
+import argparse
+import importlib
+import signal
+import sys
+
+from .errors import LabError
+
+COMMANDS = {
+}
+
+
+def main() -> int:
+    """Run the command that the command line names."""
+    parser = argparse.ArgumentParser(prog="python3 -m lab", description="Build and run the four parties of hvpipe.",
+                                     epilog="python3 -m lab COMMAND --help tells more of each.")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND",
+                        help="; ".join(f"{name}: {text}" for name, text in COMMANDS.items()))
+    name = parser.parse_args(sys.argv[1:2]).command
+    module = importlib.import_module(f".{name}", __package__)
+    own = argparse.ArgumentParser(prog=f"python3 -m lab {name}", description=module.__doc__,
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)
+    module.add_arguments(own)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    try:
+        return module.main(own.parse_args(sys.argv[2:]))
+    except LabError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
