@@ -8,10 +8,12 @@ the exit status. Its docstring is its help. A module is imported only if its com
 
 import argparse
 import importlib
+import os
 import signal
 import sys
 
 from .errors import LabError
+from .step import exit_on_signals
 
 COMMANDS = {
 }
@@ -28,6 +30,8 @@ def main() -> int:
     own = argparse.ArgumentParser(prog=f"python3 -m lab {name}", description=module.__doc__,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
     module.add_arguments(own)
+    os.umask(0o022)
+    exit_on_signals()
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     try:
         return module.main(own.parse_args(sys.argv[2:]))
