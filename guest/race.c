@@ -73,7 +73,7 @@ struct slot {				/* what a thread is reading, or waits to read */
 	char header[HDR], data[MAX + 1];
 };
 
-static struct shared {
+struct shared {
 	volatile uint32_t clock, operations, failed, kills, wrong;
 	volatile uint32_t next[SOURCES + 1];		/* the number of the next message */
 	volatile uint32_t last[SOURCES + 1];		/* and of the last one, when that was sent */
@@ -82,8 +82,9 @@ static struct shared {
 	volatile uint32_t woken;			/* messages that sleepers have read */
 	volatile uint32_t disturbed;			/* how many these were when one was last disturbed */
 	struct message message[SOURCES + 1][MESSAGES];
-} *shared;
+};
 
+static struct shared *shared;
 static uint32_t limit, suspends;
 static uint64_t seed;
 static int dev, post[2];			/* the device; sockets that handles are passed through */
@@ -111,6 +112,7 @@ __attribute__((format(printf, 1, 2), noreturn)) static void fail(const char *for
 	va_start(list, format);
 	printf("race: ");
 	vprintf(format, list);
+	va_end(list);
 	printf("\n");
 	fflush(stdout);
 	shared->failed = 1;
