@@ -552,17 +552,17 @@ static void handles(int count)
 	total = timebase() - start;
 	print_average("create-all", total, count);
 
-	for (int last = 0; last <= (count > 1); last++) {
+	for (int last = 0; last < (count > 1 ? 2 : 1); last++) {
 		int other = count > 1 ? !last : last;
 
 		traffic(fds[last], fds[other], 64, rows[last], rows[other]);
 	}
 	close_and_create(device, device + highest, source_of(highest, count), again_rows);
 	/* Last, as glibc's calls have more to do once there has been a thread. */
-	for (int last = 0; last <= (count > 1); last++)
+	for (int last = 0; last < (count > 1 ? 2 : 1); last++)
 		wake_up(fds[last], &rows[last][TRAFFIC]);
 
-	for (int last = 0; last <= (count > 1); last++)
+	for (int last = 0; last < (count > 1 ? 2 : 1); last++)
 		for (int k = 0; k <= TRAFFIC; k++)
 			print(&rows[last][k]);
 	print(&again_rows[0]);
