@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# The front door. Everything slow is built by scripts/build and kept in a cache outside the checkout.
+# The front door to the lab (python3 -m lab). Everything slow is kept in a cache outside the checkout.
 
 export LINUX_SRC QEMU_SRC HVPIPE_CACHE KERNEL SEED BASELINE DOCS
 
 PREFIX ?= /usr/local
 PYTHON := /usr/bin/python3
+LAB := $(PYTHON) -m lab
 PARTS := host vmlinux qemu-system-ppc64 initramfs.cpio.gz
 TESTS ?= tests
+QUICK := $(patsubst %,tests/test_%.py,build unit kunit abi pipe)
 N ?= 100000
 CYCLES ?= 5
 SECONDS ?= 60
 
-.PHONY: help build run test soak migrate fuzz bench shell check install series update clean packages
+.PHONY: help build run test quick soak migrate fuzz bench shell check format install series patches \
+	update clean packages
 
 help:
 	@echo 'hvpipe: messages between an HMC and a partition through the hypervisor pipe'
@@ -20,6 +23,7 @@ help:
 	@echo '  make run      the main job from nothing: build all, boot, exchange files both ways'
 	@echo '  make test     every test                        (TESTS="tests/test_pipe.py -k burst": some;'
 	@echo '                                                   KERNEL=vmlinux-debug: on a kernel that finds bugs)'
+	@echo '  make quick    build what changed, then the tests that take a minute: unit, KUnit, ABI, pipe'
 	@echo '  make soak     long traffic with closes, kills and restarts, every message accounted for  (N=100000, SEED=)'
 	@echo '  make migrate  move the partition between two machines under traffic, every message accounted for'
 	@echo '                                                   (CYCLES=5: that many moves, SEED=)'
@@ -28,9 +32,11 @@ help:
 	@echo '                                                   kernel too; =debian: the newest one that Debian'
 	@echo '                                                   has, with its driver and ours; DOCS=1: into docs/)'
 	@echo '  make shell    a console in the partition and one on the HMC, side by side'
-	@echo '                                                  (scripts/fault: have its hypervisor do wrong)'
-	@echo '  make check    checkpatch, sparse, warnings, linters'
+	@echo '                                                   ($(LAB) fault: faults of its hypervisor)'
+	@echo '  make check    every checker: compilers, sparse, checkpatch, linters, format, links'
+	@echo '  make format   format the C code of user space'
 	@echo '  make install  library, tools, headers, man pages   (PREFIX=$(PREFIX), DESTDIR=)'
+	@echo '  make patches  refresh linux/ and qemu/ from the commits in the work trees of Linux and QEMU'
 	@echo '  make series   patch series for Linux and QEMU in build/series'
 	@echo '  make build    what run and test need, without running it'
 	@echo '  make update   forget the fetched sources; the next build takes the release'\''s newest'
@@ -40,53 +46,62 @@ help:
 
 # Nothing but this installs anything on the host; it does nothing when all is there.
 packages:
-	@scripts/install-packages
+	@packaging/install-packages
 
 build: packages
-	@scripts/build $(PARTS) $(KERNEL)
+	@$(LAB) build $(PARTS) $(KERNEL)
 
 BUILT := $(addprefix build/,vmlinux vmlinux-debug vmlinux-kcsan vmlinux-plain vmlinux-bench qemu-system-ppc64 \
 	initramfs.cpio.gz host partition)
 .PHONY: $(BUILT)
 $(BUILT): packages
-	@scripts/build $(@F)
+	@$(LAB) build $(@F)
 
 run: build
-	@scripts/run
+	@$(LAB) run
 
 test: build
-	@scripts/build vmlinux-plain
+	@$(LAB) build vmlinux-plain
 	@$(PYTHON) -m pytest $(TESTS)
 
+quick: build
+	@$(PYTHON) -m pytest $(QUICK)
+
 soak: build
-	@scripts/soak $(N)
+	@$(LAB) soak $(N)
 
 migrate: build
-	@scripts/migrate $(CYCLES)
+	@$(LAB) migrate $(CYCLES)
 
 fuzz: build
-	@scripts/fuzz $(SECONDS)
+	@$(LAB) fuzz $(SECONDS)
 
 bench: build
-	@scripts/build vmlinux-bench vmlinux-network $(if $(filter debian,$(BASELINE)),vmlinux-debian vmlinux-debian-ours)
-	@scripts/bench
+	@$(LAB) build vmlinux-bench vmlinux-network $(if $(filter debian,$(BASELINE)),vmlinux-debian vmlinux-debian-ours)
+	@$(PYTHON) -m bench
 
 shell: build
-	@scripts/shell
+	@$(LAB) shell
 
 check: packages
-	@scripts/check
+	@$(LAB) check
+
+format: packages
+	@$(LAB) format
 
 series: packages
-	@scripts/series
+	@$(LAB) series
+
+patches: packages
+	@$(LAB) patches
 
 install: packages
-	@scripts/build host
+	@$(LAB) build host
 	@meson configure build/host -Dprefix=$(PREFIX)
 	@DESTDIR=$(DESTDIR) meson install -C build/host
 
 update: packages
-	@scripts/build update
+	@$(LAB) update
 
 clean:
 	rm -rf build

@@ -16,6 +16,11 @@ from .errors import LabError
 from .step import exit_on_signals
 
 COMMANDS = {
+    "build": "build targets of build/",
+    "update": "forget the fetched sources",
+    "patches": "bring commits of the work trees back to linux/ and qemu/",
+    "series": "write the patch series for Linux and QEMU",
+    "fuzz": "random input for every parser, random calls on the device",
 }
 
 

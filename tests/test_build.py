@@ -1,129 +1,303 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the build promises: keys that change with what they name, trees that change only where they must."""
+"""The build: keys that change with what they name, work trees that change only where they must, exported commits."""
 
-import importlib.machinery
-import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from lab import BUILD, TOP
+from lab import cache, cpio, kernel, patches, series, sources, step, tree
+from lab.checks import Report, text, trees
+from lab.errors import LabError
+from lab.git import git
+from lab.paths import BUILD, TOP
 
-sys.path.insert(0, str(TOP / "scripts"))
-import cache      # noqa: E402
-import sources    # noqa: E402
+PATCH = """From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001
+From: A Developer <a@example.org>
+Subject: [PATCH] change the old one
+
+Because.
+---
+ old.c | 2 +-
+ 1 file changed, 1 insertion(+), 1 deletion(-)
+
+diff --git a/old.c b/old.c
+index 3367afd..21fb1ec 100644
+--- a/old.c
++++ b/old.c
+@@ -1 +1 @@
+-old
++changed
+"""
 
 
-def load_build():
-    """scripts/build as a module."""
-    loader = importlib.machinery.SourceFileLoader("build", str(TOP / "scripts/build"))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("build", loader))
-    loader.exec_module(module)
-    return module
+def put(root, files):
+    """Write FILES, {path below ROOT: text}."""
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
 
 
-build = load_build()
+class World:
+    """A checkout with changes to a source tree of a few files, and a cache."""
+
+    def __init__(self, place):
+        self.top, self.pristine = place / "top", place / "pristine"
+        self.linux = self.top / "linux"
+        self.patch = self.linux / "patches/0001-change-the-old-one.patch"
+        put(self.linux, {"new/driver.c": "driver\n", "configs/a.config": "CONFIG_A=y\n"})
+        put(self.patch.parent, {self.patch.name: PATCH})
+        put(self.pristine, {"old.c": "old\n", "other.c": "other\n", "Kbuild": ""})
+
+    def prepare(self, **how):
+        """Bring the work tree up to date; returns it."""
+        work = tree.PatchedTree("linux", **how)
+        with step.Step("prepare", "preparing") as doing:
+            work.prepare(doing)
+        return work
+
+    def refresh(self):
+        """What `make patches` does for linux; returns the number of patches."""
+        with step.Step("patches", "refreshing") as doing:
+            return patches.refresh(tree.PatchedTree("linux"), doing)
+
+    def patches(self):
+        """The patches' names and what they add."""
+        return {path.name: [line[1:] for line in path.read_text().splitlines() if line[:1] == "+" and line[:3] != "+++"]
+                for path in sorted(self.patch.parent.iterdir())}
 
 
 @pytest.fixture(name="world")
 def a_world(tmp_path, monkeypatch):
-    """A checkout and a source tree of a few files, with a cache of their own."""
-    top, pristine = tmp_path / "top", tmp_path / "pristine"
-    for path, text in {
-        top / "linux/new/driver.c": "driver\n",
-        top / "linux/configs/a.config": "CONFIG_A=y\n",
-        top / "linux/patches/0001-change.patch": "--- a/old.c\n+++ b/old.c\n@@ -1 +1 @@\n-old\n+changed\n",
-        pristine / "old.c": "old\n", pristine / "other.c": "other\n", pristine / "Kbuild": "",
-    }.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    """A World that the lab takes for its own."""
+    world = World(tmp_path)
     monkeypatch.setenv("HVPIPE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("LINUX_SRC", str(pristine))
-    for module in (build, cache):
-        monkeypatch.setattr(module, "TOP", top)
-    monkeypatch.setattr(cache, "LOGS", top / "logs")
-    return top, pristine
+    monkeypatch.setenv("LINUX_SRC", str(world.pristine))
+    # Its version is a hash of times; a test that edits the source wants the same work tree.
+    monkeypatch.setattr(sources, "_stat_hash", lambda tree: "1")
+    for module in (tree, cache):
+        monkeypatch.setattr(module, "TOP", world.top)
+    monkeypatch.setattr(step, "LOGS", world.top / "logs")
+    return world
 
 
-def prepare(*how):
-    """Bring the work tree up to date; returns it."""
-    party = build.Party("linux", *how)
-    with cache.Step("prepare", "preparing") as step:
-        party.prepare(step)
-    return party.tree
+def state(work):
+    """Content and time of every file of a work tree."""
+    return {str(path.relative_to(work.path)): (path.read_text(), path.stat().st_mtime_ns)
+            for path in cache.files_under(work.path, skip=[work.path / ".git"])}
 
 
-def state(tree):
-    """Content and time of every file of a tree."""
-    return {str(path.relative_to(tree)): (path.read_text(), path.stat().st_mtime_ns)
-            for path in cache.files_under(tree)}
+def contents(work):
+    """Content of every file of a work tree."""
+    return {name: content for name, (content, _) in state(work).items()}
 
 
-def test_a_tree_is_pristine_plus_ours(world):
-    """The work tree has their files, our files and our patches; the pristine tree is left alone."""
-    tree = prepare()
-    assert {name: text for name, (text, _) in state(tree).items()} == {
-        "old.c": "changed\n", "other.c": "other\n", "Kbuild": "", "new/driver.c": "driver\n"}
-    assert (world[1] / "old.c").read_text() == "old\n"
+def commit(work, message, **files):
+    """What a developer does in the work tree: edit FILES (dots for __), and commit them."""
+    for name, content in files.items():
+        put(work.path, {name.replace("__", "/") + ".c": content})
+        git(work.path, "add", name.replace("__", "/") + ".c")
+    # The address is so long that a mail has it in a line of its own.
+    git(work.path, "commit", "--quiet", "-m", message, "--author", f"Another Developer <{'long' * 15}@example.org>")
 
 
-def test_an_unchanged_file_keeps_its_time(world):
+def test_tree_is_pristine_plus_ours(world):
+    """The work tree has their files, our files and our patches; the source is left alone."""
+    assert contents(world.prepare()) == {"old.c": "changed\n", "other.c": "other\n", "Kbuild": "",
+                                         "new/driver.c": "driver\n"}
+    assert (world.pristine / "old.c").read_text() == "old\n"
+
+
+def test_unchanged_file_keeps_time(world):
     """Another run, and a change to one file, leave all other files as they were: make has one object to build."""
-    tree = prepare()
-    before = state(tree)
-    assert state(prepare()) == before
-    (world[0] / "linux/new/driver.c").write_text("better driver\n")
-    after = state(prepare())
+    before = state(world.prepare())
+    assert state(world.prepare()) == before
+    (world.linux / "new/driver.c").write_text("better driver\n")
+    after = state(world.prepare())
     assert {name for name in after if after[name] != before[name]} == {"new/driver.c"}
 
 
-def test_what_is_taken_back_is_gone(world):
-    """Without the patch the file is pristine again, with a new time; a file of ours that is removed disappears."""
-    tree = prepare()
-    before = state(tree)
-    (world[0] / "linux/patches/0001-change.patch").unlink()
-    (world[0] / "linux/new/driver.c").unlink()
-    after = state(prepare())
+def test_removed_change_is_undone(world):
+    """Without the patch the file is as in the source, with a new time; a file of ours that is removed disappears."""
+    before = state(world.prepare())
+    world.patch.unlink()
+    (world.linux / "new/driver.c").unlink()
+    after = state(world.prepare())
     assert after["old.c"][0] == "old\n" and after["old.c"][1] > before["old.c"][1]
     assert "new/driver.c" not in after
 
 
-def test_a_patch_that_does_not_apply_is_named(world):
-    """The error names the patch."""
-    (world[1] / "old.c").write_text("something else\n")
-    with pytest.raises(cache.Failed, match="0001-change.patch"):
-        prepare()
+def test_broken_patch_is_named(world):
+    """The error names the patch that does not apply."""
+    (world.pristine / "old.c").write_text("something else\n")
+    with pytest.raises(LabError, match="0001-change-the-old-one.patch does not apply"):
+        world.prepare()
 
 
-def test_a_file_of_theirs_is_not_replaced(world):
+def test_patch_to_nothing_is_named(world):
+    """The error names the patch to a file that is not in the source, and the file."""
+    (world.pristine / "old.c").unlink()
+    with pytest.raises(LabError, match="0001-change-the-old-one.patch: old.c is not in"):
+        world.prepare()
+
+
+def test_overlay_replaces_nothing(world):
     """A file of ours at the path of one of theirs is an error, not a silent replacement."""
-    (world[0] / "linux/other.c").write_text("ours\n")
-    with pytest.raises(cache.Failed, match="other.c"):
-        prepare()
+    (world.linux / "other.c").write_text("ours\n")
+    with pytest.raises(LabError, match="other.c"):
+        world.prepare()
 
 
-def test_another_kernel_takes_other_changes(world):
-    """What is measured has files built in, and another kernel our files in place of its own; not for long."""
-    top, pristine = world
-    makefile = pristine / build.PSERIES / "Makefile"
-    makefile.parent.mkdir(parents=True)
-    makefile.write_text("obj-y := theirs.o\n")
-    (top / "floor.c").write_text("floor\n")
-    (top / "linux/other.c").write_text("ours\n")
-    tree = prepare(None, ([], [top / "linux/other.c"]), [top / "floor.c"])
-    assert {name: text for name, (text, _) in state(tree).items()} == {
-        "old.c": "old\n", "other.c": "ours\n", "Kbuild": "", f"{build.PSERIES}/floor.c": "floor\n",
-        f"{build.PSERIES}/Makefile": "obj-y := theirs.o\nobj-y += floor.o\n"}
-    (top / "linux/other.c").unlink()
-    assert {name: text for name, (text, _) in state(prepare()).items()} == {
-        "old.c": "changed\n", "other.c": "other\n", "Kbuild": "", "new/driver.c": "driver\n",
-        f"{build.PSERIES}/Makefile": "obj-y := theirs.o\n"}
+def test_bench_tree(world):
+    """What is measured has files built in, and our files in place of theirs, in a tree of its own."""
+    makefile = f"{tree.PSERIES}/Makefile"
+    put(world.pristine, {makefile: "obj-y := theirs.o\n"})
+    put(world.top, {"floor.c": "floor\n", "linux/other.c": "ours\n"})
+    measured = world.prepare(changes=tree.Changes([], [world.linux / "other.c"], replaces=True),
+                             built_in=[world.top / "floor.c"])
+    assert contents(measured) == {"old.c": "old\n", "other.c": "ours\n", "Kbuild": "",
+                                  f"{tree.PSERIES}/floor.c": "floor\n",
+                                  makefile: "obj-y := theirs.o\nobj-y += floor.o\n"}
+    assert (world.pristine / "other.c").read_text() == "other\n"
+    (world.linux / "other.c").unlink()
+    assert contents(world.prepare()) == {"old.c": "changed\n", "other.c": "other\n", "Kbuild": "",
+                                         "new/driver.c": "driver\n", makefile: "obj-y := theirs.o\n"}
 
 
-def test_keys_change_with_what_they_name(world):
+@pytest.mark.parametrize("name", ["old.c", "new/driver.c", "other.c", "new/more.c"])
+def test_uncommitted_work_is_kept(world, name):
+    """A build does not touch an edited file, be it in git or not, and says what to do; nor does `make patches`."""
+    work = world.prepare()
+    put(work.path, {name: "work\n"})
+    for build in (world.prepare, world.refresh):
+        with pytest.raises(LabError, match=rf"(?s)not committed.*{name}.*git commit"):
+            build()
+        assert (work.path / name).read_text() == "work\n"
+
+
+def test_committed_work_is_kept(world):
+    """A build does not undo a commit that linux/ does not have, and names the two ways out, which both work."""
+    work = world.prepare()
+    commit(work, "Work", old="work\n")
+    with pytest.raises(LabError, match=r"(?s)`make patches`.*reset --hard refs/hvpipe/made"):
+        world.prepare()
+    git(work.path, "reset", "--quiet", "--hard", "refs/hvpipe/made")
+    assert contents(world.prepare())["old.c"] == "changed\n"
+
+
+def test_discarded_file_returns(world):
+    """A file of theirs that came into git by a commit is there again, as it was, when the commit is discarded."""
+    work = world.prepare()
+    commit(work, "Work", other="work\n")
+    git(work.path, "reset", "--quiet", "--hard", "refs/hvpipe/made")
+    assert not (work.path / "other.c").exists()
+    assert contents(world.prepare())["other.c"] == "other\n"
+
+
+def test_cached_build_tells(world, capsys):
+    """A build that finds its result in the cache says that it is without the work in the work tree."""
+    work = world.prepare()
+    work.tell_if_edited()
+    assert "without that work" not in capsys.readouterr().out
+    commit(work, "Work", old="work\n")
+    work.tell_if_edited()
+    assert "`make patches`" in capsys.readouterr().out
+
+
+def test_commit_becomes_patch(world):
+    """A commit to a file of theirs becomes a patch, also if that file was not changed before; others stay as they are.
+    """
+    work = world.prepare()
+    commit(work, "Change another file", other="work\n")
+    assert world.refresh() == 2
+    assert world.patches() == {world.patch.name: ["changed"], "0002-Change-another-file.patch": ["work"]}
+    assert world.patch.read_text() == PATCH
+    said = (world.patch.parent / "0002-Change-another-file.patch").read_text()
+    assert "\n-other\n+work\n" in said and "\nSubject: [PATCH] Change another file\n" in said
+    before = state(work)
+    assert state(world.prepare()) == before
+
+
+def test_commit_to_overlay(world):
+    """A commit to files of ours is copied to linux/: what is new, changed or removed; a mixed one becomes both."""
+    work = world.prepare()
+    git(work.path, "rm", "--quiet", "new/driver.c")
+    commit(work, "Replace the driver", new__better="better\n", old="work\n")
+    assert world.refresh() == 2
+    assert world.patches() == {world.patch.name: ["changed"], "0002-Replace-the-driver.patch": ["work"]}
+    assert sorted(path.name for path in (world.linux / "new").iterdir()) == ["better.c"]
+    assert (world.linux / "new/better.c").read_text() == "better\n"
+    assert contents(world.prepare())["new/better.c"] == "better\n"
+
+
+def test_amended_commit(world):
+    """An amended commit changes its patch, in place; one that is dropped takes its patch with it."""
+    work = world.prepare()
+    put(work.path, {"old.c": "amended\n"})
+    git(work.path, "commit", "--quiet", "--all", "--amend", "--no-edit")
+    assert world.refresh() == 1
+    assert world.patches() == {world.patch.name: ["amended"]}
+    assert "From: A Developer <a@example.org>" in world.patch.read_text()
+    git(work.path, "reset", "--quiet", "--hard", "HEAD^")
+    assert world.refresh() == 0
+    assert contents(world.prepare())["old.c"] == "old\n"
+
+
+def test_both_sides_changed(world):
+    """`make patches` does not undo what was changed in linux/ meanwhile; the command that it names joins both."""
+    work = world.prepare()
+    commit(work, "Change another file", other="work\n")
+    (world.linux / "new/driver.c").write_text("better driver\n")
+    with pytest.raises(LabError, match="new/driver.c") as caught:
+        world.refresh()
+    subprocess.run(str(caught.value).splitlines()[-1], shell=True, check=True)
+    assert world.refresh() == 2
+    assert (world.linux / "new/driver.c").read_text() == "better driver\n"
+    assert contents(world.prepare()) == {"old.c": "changed\n", "other.c": "work\n", "Kbuild": "",
+                                         "new/driver.c": "better driver\n"}
+
+
+def test_nothing_to_export(world):
+    """Without a commit, `make patches` leaves linux/ alone and takes what was edited there."""
+    world.prepare()
+    (world.linux / "new/driver.c").write_text("better driver\n")
+    assert world.refresh() == 1
+    assert world.patch.read_text() == PATCH
+    assert contents(world.prepare())["new/driver.c"] == "better driver\n"
+
+
+def same_tree():
+    """What `make check` finds of linux."""
+    report = Report()
+    trees.same_tree(report, tree.PatchedTree("linux"))
+    return report.errors
+
+
+def test_same_tree(world):
+    """Series, patches, overlay and work tree give the same files; a patch in another form than ours is told."""
+    put(world.patch.parent, {"0002-add-a-line.patch": PATCH.replace("change the old one", "add a line")
+                             .replace("@@ -1 +1 @@\n-old\n+changed\n", "@@ -1 +1,2 @@\n changed\n+more\n")})
+    assert same_tree() == 0
+    world.patch.rename(world.patch.with_name("0001-wrong-number.patch"))
+    assert same_tree() == 0
+    (world.patch.parent / "0002-add-a-line.patch").rename(world.patch.with_name("0003-add-a-line.patch"))
+    assert same_tree() == 1
+
+
+def test_series(world):
+    """The series begins with our new files and has each patch with its message, signed off."""
+    with step.Step("series", "making") as doing:
+        number, _ = series.write_series(tree.PatchedTree("linux"), world.top / "series", doing)
+    new, changed = sorted((world.top / "series").iterdir())
+    assert number == 2
+    assert "+driver\n" in new.read_text() and "\nBecause.\n" in changed.read_text()
+    assert all("\nSigned-off-by: " in path.read_text() for path in (new, changed))
+
+
+def test_key_names_content(world):
     """Content, name and mode of a file, and every text, count; time does not."""
-    path = world[0] / "linux/new/driver.c"
+    path = world.linux / "new/driver.c"
     keys = {cache.key_of(path)}
     path.touch()
     assert cache.key_of(path) in keys
@@ -137,19 +311,32 @@ def test_keys_change_with_what_they_name(world):
     assert len(keys) == 6
 
 
-def test_a_result_appears_whole_or_not_at_all(world):
+def test_key_names_code():
+    """The key of a kernel names the code that builds it, and no other code of the lab."""
+    assert {path.stem for path in cache.code_of(kernel.__file__)} == {
+        "cache", "errors", "git", "kernel", "paths", "sources", "step", "toolchain", "tree"}
+
+
+def test_key_names_tools():
+    """The key of a kernel names its compiler, and no package that it does not need."""
+    named = "\n".join(kernel.kernel_toolchain())
+    assert "powerpc64le-linux-gnu-gcc" in named and "flex " in named
+    assert "gnuplot" not in named and "clang" not in named
+
+
+def test_result_is_whole(world):
     """A build that fails leaves nothing; one that ends is not done twice."""
     made = []
 
     def fail(place):
         (place / "half").write_text("")
-        raise cache.Failed("no")
+        raise LabError("no")
 
     def succeed(place):
         made.append(place)
         (place / "whole").write_text("")
 
-    with pytest.raises(cache.Failed):
+    with pytest.raises(LabError):
         cache.result("thing", lambda: "0" * 24, fail)
     assert not list((cache.cache_dir() / "results").iterdir())
     for _ in range(2):
@@ -157,58 +344,110 @@ def test_a_result_appears_whole_or_not_at_all(world):
     assert len(made) == 1
 
 
-def test_a_result_of_changing_inputs_is_refused(world):
+def test_result_of_changing_inputs(world):
     """What was changed while it was compiled is not stored under either key."""
     keys = iter(["0" * 24, "1" * 24])
-    with pytest.raises(cache.Failed, match="changed"):
+    with pytest.raises(LabError, match="changed"):
         cache.result("thing", lambda: next(keys), lambda place: None)
     assert not list((cache.cache_dir() / "results").iterdir())
 
 
-def test_a_wrong_source_tree_is_named(world, monkeypatch):
+def test_old_results_go(tmp_path):
+    """The most recently used directories of a name stay, and all of another name."""
+    for number in range(5):
+        (tmp_path / f"a-{number}").mkdir()
+        subprocess.run(["touch", "--date", f"@{number}", tmp_path / f"a-{number}"], check=True)
+    (tmp_path / "ab-0").mkdir()
+    cache.keep_newest(tmp_path, r"a-\d", 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-3", "a-4", "ab-0"]
+
+
+def test_wrong_source_tree(world, monkeypatch):
     """LINUX_SRC that is no kernel tree: the error says so."""
-    monkeypatch.setenv("LINUX_SRC", str(world[0]))
-    with pytest.raises(cache.Failed, match=f"LINUX_SRC={world[0]}"):
+    monkeypatch.setenv("LINUX_SRC", str(world.top))
+    with pytest.raises(LabError, match=f"LINUX_SRC={world.top}"):
         sources.source("linux")
 
 
-def test_a_failed_command_shows_its_last_words(world):
+def test_failed_command(world):
     """The error has the command's output and the log's name."""
-    with pytest.raises(cache.Failed, match=r"(?s)the reason.*status 3.*logs/step.log"):
-        with cache.Step("step", "failing") as step:
-            step.run(["sh", "-c", "echo the reason; exit 3"])
+    with pytest.raises(LabError, match=r"(?s)the reason.*status 3.*logs/step.log"):
+        with step.Step("step", "failing") as doing:
+            doing.run(["sh", "-c", "echo the reason; exit 3"])
 
 
-def test_a_config_that_was_not_taken_is_named(tmp_path):
-    """kconfig drops what it cannot have without a word; we do not."""
+def test_dropped_option(tmp_path):
+    """kconfig silently drops what it cannot have; we do not."""
     (tmp_path / "fragment").write_text("CONFIG_A=y\nCONFIG_B=y\n# CONFIG_C is not set\nCONFIG_D=n\n")
     (tmp_path / ".config").write_text("CONFIG_A=y\n# CONFIG_B is not set\n")
-    with pytest.raises(cache.Failed, match="fragment: CONFIG_B=y"):
-        build.check_config([tmp_path / "fragment"], tmp_path / ".config", True)
+    with pytest.raises(LabError, match="fragment: CONFIG_B=y"):
+        kernel.check_config([tmp_path / "fragment"], tmp_path / ".config", True)
 
 
-def test_the_last_fragment_is_right(tmp_path):
+def test_last_fragment_counts(tmp_path):
     """A fragment may take back what one before it asked for, and is then the one that is asked."""
     (tmp_path / "one").write_text("CONFIG_A=y\nCONFIG_B=y\n")
     (tmp_path / "two").write_text("# CONFIG_B is not set\n")
     (tmp_path / ".config").write_text("CONFIG_A=y\n# CONFIG_B is not set\n")
-    build.check_config([tmp_path / "one", tmp_path / "two"], tmp_path / ".config", True)
+    kernel.check_config([tmp_path / "one", tmp_path / "two"], tmp_path / ".config", True)
     (tmp_path / ".config").write_text("CONFIG_A=y\nCONFIG_B=y\n")
-    with pytest.raises(cache.Failed, match="two: # CONFIG_B is not set"):
-        build.check_config([tmp_path / "one", tmp_path / "two"], tmp_path / ".config", True)
+    with pytest.raises(LabError, match="two: # CONFIG_B is not set"):
+        kernel.check_config([tmp_path / "one", tmp_path / "two"], tmp_path / ".config", True)
 
 
-def test_the_initramfs_is_reproducible():
+def test_archive(tmp_path):
+    """Any cpio unpacks an archive: files with their modes, directories that were not named."""
+    program = tmp_path / "program"
+    program.write_text("code\n")
+    program.chmod(0o700)
+    data = cpio.archive({"bin/program": program, "etc/text": b"text\n", "empty": None})
+    assert data == cpio.archive({"empty": None, "etc/text": b"text\n", "bin/program": program})
+    (tmp_path / "out").mkdir()
+    unpack = ["bsdtar", "-x"] if subprocess.run(["which", "cpio"], stdout=subprocess.DEVNULL, check=False).returncode \
+        else ["cpio", "-i"]
+    subprocess.run(unpack, input=data, cwd=tmp_path / "out", check=True)
+    assert (tmp_path / "out/bin/program").read_text() == "code\n"
+
+
+def test_dead_links(tmp_path, monkeypatch):
+    """Links to a file or heading that is not there are found; others, and code, are not."""
+    monkeypatch.setattr(text, "name_of", lambda path: path.name)
+    put(tmp_path, {"other.md": "# One `thing`, twice\n## One thing twice\n", "page.md":
+                   "[a](other.md#one-thing-twice) [b](other.md#one-thing-twice-1) [c](none.md) [d](other.md#none)\n"
+                   "[e](https://example.org/none) [f](#here) `[g](none.md)`\n## Here\n```\n[h](none.md)\n```\n"
+                   '<img src="none.svg">\n'})
+    assert [dead.split("link to ")[1].split()[0].rstrip(",:") for dead in text.dead_links(tmp_path / "page.md")] == [
+        "none.md", "other.md#none", "none.svg"]
+
+
+def lab_build(target):
+    """Build TARGET by the command line; returns the finished process, with all output."""
+    return subprocess.run([sys.executable, "-m", "lab", "build", target], stdout=subprocess.PIPE, text=True,
+                          check=False, stderr=subprocess.STDOUT, cwd=TOP)
+
+
+def test_initramfs_is_reproducible():
     """The same inputs give the same bytes."""
     before = (BUILD / "initramfs.cpio.gz").read_bytes()
-    done = subprocess.run([TOP / "scripts/build", "initramfs.cpio.gz"], stdout=subprocess.PIPE, text=True, check=False,
-                          stderr=subprocess.STDOUT)
+    done = lab_build("initramfs.cpio.gz")
     assert done.returncode == 0, done.stdout
     assert (BUILD / "initramfs.cpio.gz").read_bytes() == before
 
 
-def test_a_wrong_target_is_named():
-    """scripts/build lists what there is."""
-    done = subprocess.run([TOP / "scripts/build", "nonsense"], stdout=subprocess.PIPE, text=True, check=False,
-                          stderr=subprocess.STDOUT)
+@pytest.mark.parametrize("folder,code", [("guest", TOP.glob("guest/*.c")),
+                                         ("bench", [Path("bench.c"), Path("peers.c")])],
+                         ids=["guest", "bench"])
+def test_programs(folder, code):
+    """Each program for the partition is built, none other is there, and they are static."""
+    built = list((BUILD / "partition" / folder).iterdir())
+    assert {path.name for path in built} == {path.stem for path in code}
+    for path in built:
+        header = path.read_bytes()[:0x14]
+        assert header[:6] == b"\x7fELF\x02\x01" and header[0x12] == 21, f"{path} is not for ppc64le"
+        assert b"/lib64/ld64.so" not in path.read_bytes(), f"{path} is not static"
+
+
+def test_wrong_target():
+    """The command line lists what there is."""
+    done = lab_build("nonsense")
     assert done.returncode == 2 and "nonsense" in done.stdout and "vmlinux" in done.stdout

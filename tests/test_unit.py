@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from lab import BUILD
+from lab.paths import BUILD
 
 HOST = BUILD / "host"
 QEMU_TESTS = sorted((BUILD / "qemu-tests").glob("*-test"))
@@ -41,13 +41,13 @@ def test_userland(name):
     run(["meson", "test", "-C", HOST, "--no-rebuild", "--print-errorlogs", name])
 
 
-def test_the_device_has_tests():
-    """QEMU's tests were built: without them the next test would pass by being empty."""
+def test_device_has_tests():
+    """QEMU's tests were built: without them the next test would pass without a case."""
     assert QEMU_TESTS
 
 
 @pytest.mark.parametrize("program,name", qtests(), ids=lambda value: getattr(value, "name", value))
 def test_device(program, name):
-    """A test of the hypervisor's device without a guest passes."""
+    """A test of the hypervisor's device, without a guest, passes."""
     said = run([program, "--tap", "-p", name], QTEST_QEMU_BINARY=str(BUILD / "qemu-system-ppc64"))
     assert f" {name}" in said and "# SKIP" not in said, said

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * The driver's search for its event in an RTAS event log, whose lengths firmware wrote. hvpipe_find_event() is cut out of
- * the driver's source by scripts/fuzz; the structures are those of the kernel's own rtas.h.
+ * the driver's source by lab/fuzz_targets.py; the structures are those of the kernel's own rtas.h.
  */
 #include "fuzz.h"
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Stand-ins for what QEMU gives the hypervisor pipe's device, so that its files are compiled as they are and alone, with
- * GLib only. scripts/fuzz includes this before all else, and makes the headers that those files ask for: empty ones,
- * but for QEMU's own queue.h and for macros of families (trace_..., DEFINE_PROP_...) that do nothing here.
+ * Stand-ins for QEMU's services to the hypervisor pipe's device, so that the device's files are compiled unchanged, with
+ * GLib only. lab/fuzz_targets.py includes this before all else, and generates the headers that those files include:
+ * empty ones, except QEMU's own queue.h and macros of families (trace_..., DEFINE_PROP_...) that do nothing here.
  *
- * What does something belongs to the fuzz target and is declared at the end.
+ * The stand-ins that do something belong to the fuzz target and are declared at the end.
  */
 #ifndef FUZZ_QEMU_H
 #define FUZZ_QEMU_H
@@ -102,6 +102,8 @@ struct VMStateDescription {
 	const VMStateDescription **subsections;
 };
 
+/* The versions of clang-format disagree about macros that are initializers. */
+/* clang-format off */
 #define VMSTATE_FIELD(field, type) .name = #field, .offset = offsetof(type, field), .size = sizeof(((type *)0)->field)
 #define VMSTATE_BOOL(field, type) { VMSTATE_FIELD(field, type), .is_bool = true }
 #define VMSTATE_UINT8(field, type) { VMSTATE_FIELD(field, type) }
@@ -113,6 +115,7 @@ struct VMStateDescription {
 	{ VMSTATE_FIELD(field, type), .entry = &(description), .entry_size = sizeof(entry_type), \
 	  .entry_next = offsetof(entry_type, next) }
 #define VMSTATE_END_OF_LIST() { 0 }
+/* clang-format on */
 
 typedef struct Property {
 	int unused;
@@ -140,6 +143,7 @@ typedef struct TypeInfo {
 	{ \
 		return object; \
 	}
+
 #define DEFINE_TYPES(types) static const void *const unused_types __attribute__((unused)) = types;
 #define DEVICE_CLASS(klass) ((DeviceClass *)(klass))
 #define DEVICE_CATEGORY_MISC 0

@@ -9,11 +9,14 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
 import tempfile
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from cache import Failed, Step, cache_dir, files_under, locked, output_of
+from .cache import cache_dir, files_under, locked
+from .errors import LabError
+from .step import Step, output_of
 
 LINUX_PACKAGE = "linux-source-6.12"
 QEMU_PACKAGE = "qemu"
@@ -24,15 +27,21 @@ NEWER_PACKAGE = "linux-source"      # depends on linux-source-VERSION
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
+@dataclass(frozen=True)
 class Source:
-    """A tree or file of somebody else's, and the text that names its content."""
-
-    def __init__(self, path, version):
-        self.path = path
-        self.version = version
+    """The source of somebody else, and the text that names its content."""
+    path: Path
+    version: str
 
 
-def _host_suites(codename):
+def _release() -> tuple[str, str]:
+    """The host's distribution and the codename of its release; nothing where there is none."""
+    lines = Path("/etc/os-release").read_text(encoding="utf-8").splitlines()
+    release = dict(line.split("=", 1) for line in lines if "=" in line)
+    return release.get("ID", "").strip('"'), release.get("VERSION_CODENAME", "").strip('"')
+
+
+def _host_suites(codename: str) -> dict[str, str]:
     """The release's suites in the host's own configuration: {suite: address}."""
     suites = {}
     wanted = {codename, f"{codename}-updates", f"{codename}-security"}
@@ -47,32 +56,30 @@ def _host_suites(codename):
     return suites
 
 
-def _as_root(*command):
+def _as_root(*command: str) -> tuple[str, ...]:
     if os.geteuid() != 0:
         command = ("sudo",) + command
     return command
 
 
-def _release_suites(step):
+def _release_suites(step: Step) -> tuple[str, dict[str, str]]:
     """The host's release by its codename, and the addresses of its suites."""
-    release = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text(encoding="utf-8").splitlines()
-                   if "=" in line)
-    codename = release.get("VERSION_CODENAME", "").strip('"')
-    if release.get("ID", "").strip('"') != "debian" or not codename:
-        raise Failed("sources: this host is not a Debian release (/etc/os-release has no ID=debian with a "
-                     "VERSION_CODENAME); give the trees yourself: LINUX_SRC=DIRECTORY QEMU_SRC=DIRECTORY")
+    distribution, codename = _release()
+    if distribution != "debian" or not codename:
+        raise LabError("sources: this host is not a Debian release (/etc/os-release has no ID=debian with a "
+                       "VERSION_CODENAME); give the trees yourself: LINUX_SRC=DIRECTORY QEMU_SRC=DIRECTORY")
     suites = _host_suites(codename)
     if codename not in suites:
         step.run(_as_root("apt-get", "update"), doing="fetching the host's package lists")
         suites = _host_suites(codename)
     if codename not in suites:
-        raise Failed(f"sources: the host's apt configuration has no suite {codename} of Debian with component main; "
-                     "add one, or give the trees yourself: LINUX_SRC=DIRECTORY QEMU_SRC=DIRECTORY")
+        raise LabError(f"sources: the host's apt configuration has no suite {codename} of Debian with component main; "
+                       "add one, or give the trees yourself: LINUX_SRC=DIRECTORY QEMU_SRC=DIRECTORY")
     suites.setdefault(f"{codename}-security", suites[codename].rstrip("/") + "-security")
     return codename, suites
 
 
-def _sources_list(step):
+def _sources_list(step: Step) -> list[str]:
     """The lines of sources.list for the host's release."""
     # Small lists: busybox is the only foreign package, the kernel (for all architectures) comes with security updates.
     _, suites = _release_suites(step)
@@ -86,17 +93,17 @@ def _sources_list(step):
     return lines
 
 
-def _newer_sources_list(step):
+def _newer_sources_list(step: Step) -> list[str]:
     """The lines of sources.list for NEWER_SUITE, which is where the host's release is."""
     codename, suites = _release_suites(step)
     native = output_of("dpkg", "--print-architecture").strip()
     if not KEYRING.exists():
-        raise Failed(f"sources: {KEYRING} is missing, which has the keys of {NEWER_SUITE}: install the package "
-                     "debian-archive-keyring")
+        raise LabError(f"sources: {KEYRING} is missing, which has the keys of {NEWER_SUITE}: install the package "
+                       "debian-archive-keyring")
     return [f"deb [arch={native} signed-by={KEYRING}] {suites[codename]} {NEWER_SUITE} main\n"]
 
 
-def _private_apt(step, name, lines):
+def _private_apt(step: Step, name: str, lines: Iterable[str]) -> tuple[str, ...]:
     """Write the private configuration NAME for LINES of sources, fetch its lists; returns options that choose it."""
     root = cache_dir() / name
     for place in ("lists/partial", "cache/archives/partial"):
@@ -115,7 +122,7 @@ def _private_apt(step, name, lines):
     return ("-c", str(root / "apt.conf"))
 
 
-def _unpack_linux(step, apt, work, place, name=LINUX_PACKAGE):
+def _unpack_linux(step: Step, apt: Iterable[str], work: Path, place: Path, name: str = LINUX_PACKAGE) -> str:
     step.run(("apt-get", *apt, "download", name), doing=f"downloading {name} (160 MB)", cwd=work)
     package, = work.glob("linux-source-*.deb")
     step.run(("dpkg-deb", "-x", package, work / "deb"), doing="unpacking the kernel")
@@ -125,12 +132,12 @@ def _unpack_linux(step, apt, work, place, name=LINUX_PACKAGE):
     return output_of("dpkg-deb", "-f", package, "Version").strip()
 
 
-def _unpack_newer(step, apt, work, place):
+def _unpack_newer(step: Step, apt: Iterable[str], work: Path, place: Path) -> str:
     depends = output_of("apt-cache", *apt, "depends", "--important", NEWER_PACKAGE)
     return _unpack_linux(step, apt, work, place, re.search(r"Depends: (linux-source-\S+)", depends)[1])
 
 
-def _unpack_qemu(step, apt, work, place):
+def _unpack_qemu(step: Step, apt: Iterable[str], work: Path, place: Path) -> str:
     step.run(("apt-get", *apt, "source", "--download-only", "--only-source", QEMU_PACKAGE),
              doing="downloading QEMU's source (24 MB)", cwd=work)
     description, = work.glob("qemu_*.dsc")
@@ -139,7 +146,7 @@ def _unpack_qemu(step, apt, work, place):
                 if line.startswith("Version:"))
 
 
-def _unpack_busybox(step, apt, work, place):
+def _unpack_busybox(step: Step, apt: Iterable[str], work: Path, place: Path) -> str:
     step.run(("apt-get", *apt, "download", BUSYBOX_PACKAGE), doing="downloading the partition's busybox", cwd=work)
     package, = work.glob("busybox-static_*.deb")
     step.run(("dpkg-deb", "-x", package, place))
@@ -149,12 +156,17 @@ def _unpack_busybox(step, apt, work, place):
 _UNPACK = {"linux": _unpack_linux, "qemu": _unpack_qemu, "busybox": _unpack_busybox, "newer": _unpack_newer}
 
 
-def _place(name):
+def _root() -> Path:
+    """Where the sources of the host's release are: another release that shares this cache has others."""
+    return cache_dir() / "sources" / (_release()[1] or "unknown")
+
+
+def _place(name: str) -> Path | None:
     """Where the tree of NAME is, if it was fetched: a directory NAME_VERSION."""
-    return next(iter(sorted((cache_dir() / "sources").glob(f"{name}_*"))), None)
+    return next(iter(sorted(_root().glob(f"{name}_*"))), None)
 
 
-def fetch(names):
+def fetch(names: Collection[str]) -> None:
     """Fetch those of NAMES (linux, qemu, busybox, newer) that the cache does not hold."""
     if all(_place(name) for name in names):
         return
@@ -162,7 +174,7 @@ def fetch(names):
         missing = [name for name in names if not _place(name)]
         if not missing:
             return
-        root = cache_dir() / "sources"
+        root = _root()
         root.mkdir(parents=True, exist_ok=True)
         with Step("sources", "fetching " + ", ".join(missing)) as step:
             apt = _private_apt(step, "apt", _sources_list(step)) if set(missing) - {"newer"} else None
@@ -177,7 +189,7 @@ def fetch(names):
                     shutil.rmtree(work, ignore_errors=True)
 
 
-def forget():
+def forget() -> None:
     """Drop what was fetched, so that the next run takes the release's newest."""
     with locked("sources"):
         for name in _UNPACK:
@@ -186,7 +198,7 @@ def forget():
                 shutil.rmtree(place)
 
 
-def _stat_hash(tree):
+def _stat_hash(tree: Path) -> str:
     """A hash over names, sizes and times of all files of a tree that is edited by somebody else."""
     digest = hashlib.sha256()
     for path in files_under(tree, skip=(tree / ".git",)):
@@ -195,21 +207,15 @@ def _stat_hash(tree):
     return digest.hexdigest()[:16]
 
 
-def source(name):
+def source(name: str) -> Source:
     """The pristine source NAME: the directory the user gave (LINUX_SRC, QEMU_SRC), else Debian's."""
     own = os.environ.get(f"{name.upper()}_SRC")
     if own:
         tree = Path(own).absolute()
         marker = "softmmu" if name == "qemu" else "Kbuild"
         if not (tree / marker).exists():
-            raise Failed(f"{name.upper()}_SRC={own}: no {name} source tree there ({marker} is missing)")
+            raise LabError(f"{name.upper()}_SRC={own}: no {name} source tree there ({marker} is missing)")
         return Source(tree, "own-" + _stat_hash(tree))
     fetch([name])
     place = _place(name)
     return Source(place, place.name.split("_", 1)[1])
-
-
-def tool_versions(*commands):
-    """The first line each of COMMANDS says about its version."""
-    return [subprocess.run([command, "--version"], check=True, stdout=subprocess.PIPE,
-                           text=True).stdout.splitlines()[0] for command in commands]

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Build what build/ holds: the targets named, in that order."""
+
+import argparse
+import os
+
+from .fuzz_targets import build_targets
+from .kernel import KERNELS, build_kernel
+from .qemu import build_qemu
+from .sources import fetch
+from .userland import build_host, build_initramfs, build_partition
+
+
+def fetch_sources() -> None:
+    """Fetch the sources that every build needs, apart from those that the user gave, all at once."""
+    fetch([name for name in ("linux", "qemu", "busybox") if not os.environ.get(f"{name.upper()}_SRC")])
+
+
+TARGETS = {
+    "sources": fetch_sources,
+    **{name: lambda name=name: build_kernel(name) for name in KERNELS},
+    "qemu-system-ppc64": build_qemu,
+    "host": build_host,
+    "partition": build_partition,
+    "initramfs.cpio.gz": build_initramfs,
+    "fuzz": build_targets,
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The targets."""
+    parser.add_argument("targets", metavar="TARGET", nargs="+", choices=TARGETS, help=", ".join(TARGETS))
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Build them."""
+    for name in arguments.targets:
+        TARGETS[name]()
+    return 0

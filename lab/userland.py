@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""User space, which is small and is built in build/ itself: for the host, and for the partition with its initramfs."""
+
+import gzip
+import json
+import os
+import shutil
+from pathlib import Path
+
+from .cache import files_under, locked
+from .cpio import Device, Entry, archive
+from .kernel import ABI_TESTS, build_kernel
+from .paths import BUILD, TOP
+from .sources import source
+from .step import Step, environment
+from .toolchain import CROSS, toolchain
+
+PARTITION = BUILD / "partition"
+INITRAMFS = BUILD / "initramfs.cpio.gz"
+HVPIPE = "tools/hvpipe/hvpipe" if (TOP / "tools/hvpipe").is_dir() else "tools/hvpipe"   # below build/partition
+GUEST = TOP / "guest"
+# In the partition: a shell script of guest/ each
+SCRIPTS = {"init": "init", "bin/agent": "agent", "bin/store-file": "store-file"}
+WARNINGS = "-Wall -Wextra -Wno-unused-parameter -Werror"
+
+
+def build_with_meson(name: str, what: str, versions: list[str], *options: object) -> None:
+    """Configure (again if OPTIONS or the tools' VERSIONS are other ones) and build user space in build/NAME."""
+    place = BUILD / name
+    asked = json.dumps([str(option) for option in options] + versions)
+    stamp = place / "options.asked"
+    with Step(name, what) as step:
+        if not stamp.exists() or stamp.read_text(encoding="utf-8") != asked:
+            shutil.rmtree(place, ignore_errors=True)
+            step.run(["meson", "setup", *options, place, TOP], doing="configuring", env=environment())
+            stamp.write_text(asked, encoding="utf-8")
+        step.run(["ninja", "-C", place], doing="compiling", count=r"^\[\d+/\d+\] Compiling", env=environment())
+
+
+def build_host() -> None:
+    """build/host: library and tools for this machine, with their unit tests."""
+    versions = toolchain(("gcc",), ("libcmocka-dev", "libglib2.0-dev", "libreadline-dev", "meson", "zlib1g-dev"))
+    with locked("userland"):
+        build_with_meson("host", "building user space for the host", versions, "-Dtests=enabled", "-Dwerror=true")
+
+
+def build_partition() -> None:
+    """build/partition: hvpipe, the ABI tests and the programs of guest/ and bench/, all static."""
+    versions = toolchain((f"{CROSS}gcc", f"{CROSS}ld"), ("libc6-dev-ppc64el-cross", "meson"))
+    kernel = build_kernel("vmlinux")
+    with locked("userland"):
+        build_with_meson("partition", "building user space for the partition", versions, "--cross-file",
+                         TOP / "packaging/ppc64le-linux-gnu.ini", "--default-library=static",
+                         "-Dc_link_args=-static", "-Dhmc=disabled", "-Dtests=disabled", "-Dwerror=true")
+        with Step("partition-programs", "building what runs in the partition") as step:
+            rules = PARTITION / "programs.ninja"
+            rules.write_text(program_rules(kernel), encoding="utf-8")
+            step.run(["ninja", "-C", PARTITION, "-f", rules.name], doing="compiling", count=r"^\[\d+/\d+\]",
+                     unit="programs", env=environment())
+            step.run(["ninja", "-C", PARTITION, "-f", rules.name, "-t", "cleandead"], env=environment())
+
+
+def program_rules(kernel: Path) -> str:
+    """What ninja is told of the partition's programs, to rebuild those that changed; KERNEL has the ABI's headers."""
+    # Nothing may depend on the checkout's path: __FILE__, debug information and what is computed from it do.
+    compile_one = (f"{CROSS}gcc -std=gnu11 -O2 {WARNINGS} -static -pthread -s -ffile-prefix-map={TOP}/= "
+                   "-MMD -MF $out.d")
+    # The kernel's test harness was not written for -Wextra.
+    abi = f"-Wno-clobbered -Wno-sign-compare -isystem {kernel / 'usr/include'} -iquote {kernel / ABI_TESTS}"
+    strip = f"{CROSS}strip --remove-section=.note.gnu.build-id -o $out $in"
+    lines = [f"builddir = .programs\n"
+             f"rule compile\n  command = {compile_one} $more -o $out $in\n  depfile = $out.d\n  deps = gcc\n"
+             f"  description = $out\n"
+             f"rule strip\n  command = {strip}\n  description = $out\n"
+             f"build hvpipe: strip {HVPIPE}\n"]
+    for place, more, programs in (("guest", "", GUEST.glob("*.c")),
+                                  ("bench", "", (TOP / "bench" / name for name in ("bench.c", "peers.c"))),
+                                  ("abi", abi, (TOP / "linux" / ABI_TESTS).glob("*.c"))):
+        lines += [f"build {place}/{path.stem}: compile {path}\n  more = {more}\n" for path in sorted(programs)]
+    return "".join(lines)
+
+
+def build_initramfs() -> None:
+    """build/initramfs.cpio.gz: busybox, our scripts, hvpipe and ABI tests; the same bytes from the same inputs."""
+    build_partition()
+    entries: dict[str, Entry] = {"dev/console": Device(5, 1), "bin/busybox": source("busybox").path / "bin/busybox",
+                                 "bin/hvpipe": PARTITION / "hvpipe"}
+    entries.update({place: GUEST / name for place, name in SCRIPTS.items()})
+    entries.update({f"abi/{path.name}": path for path in files_under(PARTITION / "abi")})
+    entries.update(dict.fromkeys(("dev", "proc", "sys", "tmp", "run", "root", "etc")))
+    fresh = INITRAMFS.with_name(f".{INITRAMFS.name}.{os.getpid()}")
+    fresh.write_bytes(gzip.compress(archive(entries), compresslevel=6, mtime=0))
+    fresh.replace(INITRAMFS)
