@@ -20,6 +20,8 @@ COMMANDS = {
     "update": "forget the fetched sources",
     "patches": "bring commits of the work trees back to linux/ and qemu/",
     "series": "write the patch series for Linux and QEMU",
+    "check": "run every checker",
+    "format": "format the C code of user space",
     "fuzz": "random input for every parser, random calls on the device",
 }
 
