@@ -1,30 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Random calls on /dev/papr-hvpipe and its handles, from several threads and their children, and what each may do.
+ * Random calls on /dev/papr-hvpipe and its handles, from several threads and their children.
  *
  *	abi-fuzz SEED CALLS SECONDS
  *
- * ends after CALLS calls or SECONDS seconds, whichever comes first. The sources hmc1 to hmc3 answer each message with
- * itself, nobody is at hmc4, and the hypervisor does not know hmc5. Each thread's choices follow from SEED.
+ * Ends after CALLS calls or SECONDS seconds, whichever comes first. The sources hmc1 to hmc3 answer each message with
+ * itself, hmc4 has no HMC, and the hypervisor does not know hmc5. Each thread's choices follow from SEED.
  *
- * Each call may fail with the errors that the ABI has for it and no other, and return no more than was asked for. Around a
- * buffer nothing changes. A message that was read is one that was sent to that source, whole. In the end every source
+ * A call must fail with no other errors than the ABI has for it, return no more than was asked for, and leave memory
+ * around its buffer alone. A message that is read was sent to that source, and is complete. At the end every source
  * works, and nothing is left open.
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
@@ -34,40 +30,36 @@
 #include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
-#include <unistd.h>
 
-#define DEVICE		"/dev/papr-hvpipe"
-#define CREATE_HANDLE	_IOW(0xb2, 9, uint32_t)
-#define HDR		48
-#define MAX		4088
-#define THREADS		4
-#define SLOTS		16
-#define ECHOES		3	/* hmc1 to hmc3 */
-#define CLOSED		4	/* hmc4 */
-#define UNKNOWN		5	/* hmc5 */
-#define HMC(n)		(0x02000000u | (n))
-#define MAGIC		0xd1e2f3a4u
-#define AREA		0x10000	/* bytes that a buffer may lie in: whole pages of any size */
-#define CANARY		0xa5
-#define JUNK		0x5a
+#include "device.h"
+
+#define THREADS 4
+#define SLOTS	16
+#define ECHOES	3 /* hmc1 to hmc3 */
+#define CLOSED	4 /* hmc4 */
+#define UNKNOWN 5 /* hmc5 */
+#define MAGIC	0xd1e2f3a4u
+#define AREA	0x10000 /* bytes around a buffer: whole pages of any page size */
+#define CANARY	0xa5
+#define JUNK	0x5a
 
 /*
- * A file that the threads share; a quarter of them are the device's. Each call is on a descriptor of its own, so that a close
- * meets calls under way.
+ * A file that the threads share; a quarter of them are the device's. Each call uses a duplicate of its own, so that a
+ * close can happen during calls.
  */
 struct slot {
-	int fd;			/* -1: none */
-	uint32_t source;	/* of a handle, 0: the device */
+	int fd;		 /* -1: none */
+	uint32_t source; /* of a handle, 0: the device */
 };
 
 struct thread {
 	unsigned int number;
 	uint64_t state;
 	uint64_t call;
-	char *area;		/* read and write, and nothing behind it; of a file, so that its pages can go and come */
+	char *area; /* for reading and writing, unmapped behind it; of a file, so that pages can be dropped */
 	char *read_only;
-	char *nowhere;		/* no access */
-	char *beyond;		/* mapped, behind the end of its file */
+	char *nowhere; /* no access */
+	char *beyond;  /* mapped behind the end of its file */
 };
 
 static struct slot slots[SLOTS];
@@ -114,8 +106,8 @@ static bool one_in(struct thread *t, uint32_t n)
 }
 
 /*
- * Messages that name themselves: magic, source, size, seed, and bytes that follow from the seed. Those too short for that,
- * and those from wild places, are known by being nothing but junk.
+ * A message consists of magic, source, size, seed, and bytes that follow from the seed. Messages too short for that,
+ * and those from random addresses, are all junk bytes.
  */
 static void make_message(char *payload, uint32_t source, uint32_t size, uint32_t from)
 {
@@ -137,20 +129,20 @@ static void check_message(const struct thread *t, const char *payload, uint32_t 
 	if (size < sizeof(head) || payload[0] == JUNK) {
 		for (uint32_t i = 0; i < size; i++)
 			if (payload[i] != JUNK)
-				broken(t, "byte %u of %u from 0x%08x is 0x%02x, and nobody sent that", i, size, source,
+				broken(t, "byte %u of %u from 0x%08x is 0x%02x, which was never sent", i, size, source,
 				       (unsigned char)payload[i]);
 		return;
 	}
 	memcpy(head, payload, sizeof(head));
 	if (head[0] != MAGIC || head[1] != source || head[2] != size)
-		broken(t, "a message of %u bytes from 0x%08x says that it is 0x%08x, of 0x%08x, with %u bytes", size, source,
-		       head[0], head[1], head[2]);
+		broken(t, "a message of %u bytes from 0x%08x says that it is 0x%08x, of 0x%08x, with %u bytes", size,
+		       source, head[0], head[1], head[2]);
 	make_message(wanted, source, size, head[3]);
 	if (memcmp(payload, wanted, size))
 		broken(t, "a message of %u bytes from 0x%08x was changed", size, source);
 }
 
-/* What a call may fail with, up to a 0. */
+/* Fail if the call has failed with an error that is not in @allowed, which ends with 0. */
 static void check_error(const struct thread *t, const char *call, long result, const int *allowed)
 {
 	int err = errno;
@@ -163,9 +155,9 @@ static void check_error(const struct thread *t, const char *call, long result, c
 	broken(t, "%s failed with %d (%s)", call, err, strerror(err));
 }
 
-#define MAY_FAIL(t, call, result, ...) check_error(t, call, result, (const int[]) { __VA_ARGS__, 0 })
+#define MAY_FAIL(t, call, result, ...) check_error(t, call, result, (const int[]){ __VA_ARGS__, 0 })
 
-/* The header that read() gave is one of the two there are. */
+/* Check the header and the message that read() returned. */
 static void check_read(const struct thread *t, const char *data, ssize_t n, uint32_t source)
 {
 	static const char zeros[HDR];
@@ -182,7 +174,7 @@ static void check_read(const struct thread *t, const char *data, ssize_t n, uint
 		__atomic_fetch_add(&received, 1, __ATOMIC_RELAXED);
 }
 
-/* A descriptor of our own for what is in a slot; -1 if that is empty. */
+/* Returns a duplicate of the descriptor in a slot, or -1 if that is empty. */
 static int borrow(int slot, uint32_t *source)
 {
 	int fd = -1;
@@ -196,14 +188,14 @@ static int borrow(int slot, uint32_t *source)
 	return fd;
 }
 
-/* Put a descriptor, or none, into a slot; what was there is closed. */
+/* Put a descriptor, or -1, into a slot, and close the old one. */
 static void put(int slot, int fd, uint32_t source)
 {
 	int old;
 
 	pthread_mutex_lock(&slots_lock);
 	old = slots[slot].fd;
-	slots[slot] = (struct slot) { fd, source };
+	slots[slot] = (struct slot){ fd, source };
 	pthread_mutex_unlock(&slots_lock);
 	if (old >= 0)
 		close(old);
@@ -214,7 +206,7 @@ static int some_slot(struct thread *t, uint32_t source)
 	return source ? SLOTS / 4 + below(t, SLOTS * 3 / 4) : below(t, SLOTS / 4);
 }
 
-/* Anywhere: mostly in the area, at times at its very end, and now and then where there is nothing. */
+/* Returns a random address: mostly in the area, often at its end, sometimes invalid. */
 static char *anywhere(struct thread *t, size_t len, bool *good)
 {
 	*good = false;
@@ -230,7 +222,7 @@ static char *anywhere(struct thread *t, size_t len, bool *good)
 	case 4:
 		return (char *)0xc000000000000000 + below(t, 1 << 20);
 	case 5:
-		return t->area + AREA - below(t, 64);		/* across the end */
+		return t->area + AREA - below(t, 64); /* across the end */
 	case 6:
 		return (char *)-1l - below(t, 64);
 	default:
@@ -257,7 +249,7 @@ static size_t some_size(struct thread *t)
 	}
 }
 
-/* At times the area's pages have to be brought in again by the call. */
+/* Sometimes drop the area's pages, so that the call has to fetch them. */
 static void hide(struct thread *t)
 {
 	if (one_in(t, 4))
@@ -340,7 +332,7 @@ static void do_write(struct thread *t, int fd, uint32_t source)
 
 	fill(t, JUNK);
 	if (good && len > HDR) {
-		memset(buffer, below(t, 256), HDR);	/* which is ignored */
+		memset(buffer, below(t, 256), HDR); /* which is ignored */
 		make_message(buffer + HDR, source, len - HDR, below(t, 1 << 30));
 		hide(t);
 	}
@@ -350,7 +342,7 @@ static void do_write(struct thread *t, int fd, uint32_t source)
 		broken(t, "write() from good memory failed with EFAULT");
 }
 
-/* Vectors as wild as they come. What they write is junk, what they read is checked for its amount only. */
+/* Random vectors. They write junk, and only the amount of what they read is checked. */
 static void do_vector(struct thread *t, int fd, uint32_t source)
 {
 	struct iovec iov[1032];
@@ -423,8 +415,9 @@ static void do_vector(struct thread *t, int fd, uint32_t source)
 static void do_ioctl(struct thread *t, int fd, uint32_t source)
 {
 	static const unsigned int known[] = { FIONBIO, FIOASYNC, FIONREAD, TCGETS, FIOCLEX };
-	unsigned int cmd = below(t, 6) ? CREATE_HANDLE : one_in(t, 2) ? _IOC(below(t, 4), 0xb2, below(t, 16), below(t, 64)) :
-			   known[below(t, 5)];
+	unsigned int cmd = below(t, 6)	? CREATE_HANDLE :
+			   one_in(t, 2) ? _IOC(below(t, 4), 0xb2, below(t, 16), below(t, 64)) :
+					  known[below(t, 5)];
 	uint32_t id = HMC(1 + below(t, UNKNOWN)), *where;
 	bool good, hmc = true;
 	long n;
@@ -454,7 +447,7 @@ static void do_ioctl(struct thread *t, int fd, uint32_t source)
 		if (fcntl(n, F_GETFD) != FD_CLOEXEC)
 			broken(t, "handle %ld is not close-on-exec", n);
 		if (!good)
-			close(n);	/* of a source by chance: what can be read from there */
+			close(n); /* a random source, as its ID came from a random address */
 		else if (!hmc)
 			broken(t, "a handle of source 0x%08x", id);
 		else
@@ -475,7 +468,8 @@ static void check_events(const struct thread *t, uint32_t source, short asked, s
 static void do_poll(struct thread *t, int fd, uint32_t source)
 {
 	struct pollfd pfd = { .fd = fd, .events = below(t, 0x4000) };
-	struct epoll_event event = { .events = below(t, 0x4000) | (one_in(t, 2) ? EPOLLET : 0) | (one_in(t, 4) ? EPOLLONESHOT : 0) };
+	struct epoll_event event = { .events = below(t, 0x4000) | (one_in(t, 2) ? EPOLLET : 0) |
+					       (one_in(t, 4) ? EPOLLONESHOT : 0) };
 	int epoll, n;
 
 	if (one_in(t, 2)) {
@@ -501,8 +495,17 @@ static void do_poll(struct thread *t, int fd, uint32_t source)
 
 static void do_open(struct thread *t)
 {
-	static const int flags[] = { O_RDONLY, O_WRONLY, O_RDWR, O_RDWR, O_RDWR | O_NONBLOCK, O_RDWR | O_APPEND, O_RDWR | O_TRUNC,
-				     O_PATH, O_RDWR | O_DIRECTORY, O_RDWR | O_DIRECT, O_RDWR | O_CREAT | O_EXCL };
+	static const int flags[] = { O_RDONLY,
+				     O_WRONLY,
+				     O_RDWR,
+				     O_RDWR,
+				     O_RDWR | O_NONBLOCK,
+				     O_RDWR | O_APPEND,
+				     O_RDWR | O_TRUNC,
+				     O_PATH,
+				     O_RDWR | O_DIRECTORY,
+				     O_RDWR | O_DIRECT,
+				     O_RDWR | O_CREAT | O_EXCL };
 	int fd = open(DEVICE, flags[below(t, sizeof(flags) / sizeof(flags[0]))] | O_CLOEXEC, 0600);
 
 	MAY_FAIL(t, "open()", fd, ENOTDIR, EINVAL, EEXIST);
@@ -510,7 +513,7 @@ static void do_open(struct thread *t)
 		put(some_slot(t, 0), fd, 0);
 }
 
-/* What a handle is not made for. */
+/* Calls that handles do not support. */
 static void do_other(struct thread *t, int fd, uint32_t source)
 {
 	char path[64], text[512] = "";
@@ -534,8 +537,9 @@ static void do_other(struct thread *t, int fd, uint32_t source)
 	case 2:
 		if (pipe2(pipes, O_CLOEXEC | O_NONBLOCK))
 			break;
-		n = one_in(t, 2) ? splice(fd, NULL, pipes[1], NULL, 5000, SPLICE_F_NONBLOCK) :
-		    (write(pipes[1], text, 100), splice(pipes[0], NULL, fd, NULL, 100, SPLICE_F_NONBLOCK));
+		n = one_in(t, 2) ?
+			    splice(fd, NULL, pipes[1], NULL, 5000, SPLICE_F_NONBLOCK) :
+			    (write(pipes[1], text, 100), splice(pipes[0], NULL, fd, NULL, 100, SPLICE_F_NONBLOCK));
 		if (n > 0)
 			broken(t, "splice() moved %ld bytes", n);
 		MAY_FAIL(t, "splice()", n, EINVAL, EBADF, ESPIPE, EAGAIN);
@@ -551,8 +555,9 @@ static void do_other(struct thread *t, int fd, uint32_t source)
 		close(other);
 		break;
 	case 4:
-		n = fcntl(fd, F_SETFL, below(t, 4) * O_NONBLOCK | (one_in(t, 4) ? O_APPEND : 0) | (one_in(t, 4) ? O_DIRECT : 0) |
-			  (one_in(t, 4) ? O_ASYNC : 0));
+		n = fcntl(fd, F_SETFL,
+			  below(t, 4) * O_NONBLOCK | (one_in(t, 4) ? O_APPEND : 0) | (one_in(t, 4) ? O_DIRECT : 0) |
+				  (one_in(t, 4) ? O_ASYNC : 0));
 		MAY_FAIL(t, "fcntl(F_SETFL)", n, EINVAL, EBADF, EPERM);
 		break;
 	case 5:
@@ -561,7 +566,7 @@ static void do_other(struct thread *t, int fd, uint32_t source)
 		n = read(other, text, sizeof(text) - 1);
 		text[n > 0 ? n : 0] = '\0';
 		close(other);
-		/* A device opened with O_PATH tells nothing of itself. */
+		/* A device opened with O_PATH has no fdinfo of the driver. */
 		if (n <= 0 || strncmp(text, "pos:\t0\n", 7) || (source && !strstr(text, "\nheld:\t")))
 			broken(t, "fdinfo says: %s", text);
 		break;
@@ -584,7 +589,7 @@ static void do_other(struct thread *t, int fd, uint32_t source)
 	}
 }
 
-/* The file goes through a socket, and is used when it comes out. */
+/* Pass the file through a socket; returns it as it comes out. */
 static int through_socket(struct thread *t, int fd)
 {
 	char byte = 0, space[CMSG_SPACE(sizeof(int))];
@@ -604,7 +609,7 @@ static int through_socket(struct thread *t, int fd)
 	if (sendmsg(ends[0], &msg, 0) == 1) {
 		close(fd);
 		fd = -1;
-		/* One that is never received goes with the socket. */
+		/* One that is never received is closed with the socket. */
 		if (below(t, 4) && recvmsg(ends[1], &msg, MSG_CMSG_CLOEXEC) == 1 && (control = CMSG_FIRSTHDR(&msg)))
 			memcpy(&got, CMSG_DATA(control), sizeof(got));
 	}
@@ -641,7 +646,7 @@ static void do_call(struct thread *t, int fd, uint32_t source)
 	}
 }
 
-/* A child makes some calls with what it inherits, and may be killed while it does. It opens nothing. */
+/* A child makes some calls on an inherited descriptor, and may be killed meanwhile. It opens nothing. */
 static void do_fork(struct thread *t, int fd, uint32_t source)
 {
 	pid_t child = fork();
@@ -699,7 +704,7 @@ static void *run(void *of)
 	while (!stopping) {
 		uint32_t source = 0;
 
-		/* An empty slot is as good as the device. */
+		/* Use the device for an empty slot. */
 		fd = borrow(below(t, SLOTS), &source);
 		if (fd < 0)
 			fd = fcntl(device, F_DUPFD_CLOEXEC, 0);
@@ -724,7 +729,7 @@ static void *run(void *of)
 	return NULL;
 }
 
-/* Somebody has to read: an echo that nobody takes keeps all from sending. */
+/* Read all handles: an unread echo would keep all threads from sending. */
 static void *drain(void *of)
 {
 	struct thread *t = of;
@@ -752,7 +757,7 @@ static void *drain(void *of)
 	return NULL;
 }
 
-/* Every source still works as it should. */
+/* Check that a source works as it should. */
 static void prove(uint32_t source)
 {
 	char out[HDR + 100] = { 0 }, in[HDR + MAX];
@@ -772,7 +777,7 @@ static void prove(uint32_t source)
 	}
 	if (n != sizeof(out))
 		broken(NULL, "in the end write() to 0x%08x returned %zd (errno %d)", source, n, errno);
-	/* What was under way before comes first. */
+	/* Earlier messages come first. */
 	do {
 		if (poll(&pfd, 1, 30000) != 1)
 			broken(NULL, "in the end 0x%08x does not answer", source);

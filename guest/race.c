@@ -1,97 +1,92 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * race SEED OPERATIONS SUSPENDS DROPPED: everything at once that programs can do to the pipe, and an account of each
- * message. The driver had dropped DROPPED before the first one.
+ * Do everything at once that programs can do to the pipe, and account for each message.
  *
- * Processes that are killed at random, each with a thread that writes and two that read, poll, close, duplicate and
- * pass on whatever handles there are, until OPERATIONS were done. SUSPENDS times the partition suspends itself. Sources
- * 1 to 3 answer each message with itself. Source 4 sends numbered messages all the time, the last one when it was sent
- * a message itself that ends in "ready".
+ *	race SEED OPERATIONS SUSPENDS DROPPED
  *
- * A message is the CRC-32 of the rest, its source, a letter, its number, and filling. What is known of it is kept in
- * memory that all processes share, with the time of each step on a clock that counts. In the end every message that
- * was sent for sure has been read once, by a handle of its source, or is one of those that the driver has dropped; and
- * none was sent after another but read before it. A handle of each source works both ways, and none is left open.
+ * Processes are killed at random. Each has a thread that writes and two that read, poll, close, duplicate and pass
+ * handles, until OPERATIONS are done. The partition suspends itself SUSPENDS times. Sources 1 to 3 answer each message
+ * with itself. Source 4 keeps sending numbered messages, and sends the last one when it has received a message that
+ * ends in "ready". The driver had dropped DROPPED messages before.
  *
- * Source 3 is for sleepers: what it sends is read only by threads of processes that are not killed, each when a poll
- * without limit has told it to. The others disturb them by reads that fail, but once only until the next message has
- * been read; nor does the partition suspend itself before. So if a wake-up is lost nobody makes up for it: all ends but
- * the sleepers, and they tell of the state of all handles when PATIENCE is out.
+ * A message consists of the CRC-32 of the rest, its source, a letter, its number, and filling. Its state is in memory
+ * that all processes share, with the time of each step on a counter. At the end every message that was sent for sure
+ * has been read once by a handle of its source, or was dropped by the driver, and messages were read in the order in
+ * which they were sent. A handle of each source works both ways, and none is left open.
  *
- * A file descriptor has a number that tells its source, as long as a handle is open under it, so that a thread that
- * uses it while another closes and opens never takes a source for another. What a process was reading when it was
- * killed is in shared memory too, and is taken from there.
+ * Source 3 is for sleepers: its messages are read only by threads of processes that are not killed, each after a poll
+ * without timeout. Other threads disturb these by reads that fail, but only once between two messages, and the
+ * partition suspends itself only after a message. So nothing makes up for a lost wake-up: everything but the sleepers
+ * ends, and they print the state of all handles after WAKE_TIMEOUT.
+ *
+ * The number of a file descriptor tells its source, so that a thread that uses one while another thread closes and
+ * reopens it cannot mistake the source. A message that a process was reading when it was killed is in shared memory,
+ * too, and is taken from there.
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
-#include <unistd.h>
 
-#define CREATE_HANDLE	_IOW(0xb2, 9, uint32_t)
-#define HDR		48
-#define MAX		4088
-#define SOURCES		4
-#define FLOOD		0		/* where what source 4 sends is accounted; 1..4: what is sent there */
-#define PROCESSES	6
-#define SLEEPING	2		/* of them, that are not killed: the first ones */
-#define SLEEPERS	3		/* the source that they sleep for */
-#define PATIENCE	60		/* seconds without a message for any sleeper that say that none is woken */
-#define READERS		2		/* threads of each */
-#define FDS		3		/* file descriptors of each source in a process, for all its threads */
-#define FD(source, n)	((int)(100 + (source) * (FDS + 3) + (n)))
-#define WRITERS		FDS		/* and one that the writer alone opens and closes */
-#define ASLEEP		(FDS + 1)	/* and one of source 3 for each thread that sleeps */
-#define MESSAGES	200000		/* that can be accounted, of each source */
-#define KILL_EVERY	150		/* operations */
+#include "device.h"
+
+#define SOURCES	      4
+#define FLOOD	      0 /* index of source 4's own messages; 1..4: of messages sent to that source */
+#define PROCESSES     6
+#define SLEEPING      2	 /* how many are never killed: the first ones */
+#define SLEEPERS      3	 /* the source that these sleep for */
+#define WAKE_TIMEOUT  60 /* seconds without a message for any sleeper: a wake-up was lost */
+#define READERS	      2	 /* reading threads of a process */
+#define FDS	      3	 /* file descriptors of each source in a process, for all its threads */
+#define FD(source, n) ((int)(100 + (source) * (FDS + 3) + (n)))
+#define WRITERS	      FDS	/* one more, for the writer alone */
+#define ASLEEP	      (FDS + 1) /* and one of source 3 for each sleeping thread */
+#define MESSAGES      200000	/* that can be accounted for, of each source */
+#define KILL_EVERY    150	/* operations */
 
 struct message {
-	uint32_t sending, sent;		/* when; 0: not, or not for sure */
+	uint32_t sending, sent; /* when; 0: not, or not for sure */
 	uint32_t reading, read;
 };
 
-struct slot {				/* what a thread is reading, or waits to read */
-	volatile uint32_t reading;	/* since when, 0: not */
+struct slot {			   /* what a thread is reading or waiting for */
+	volatile uint32_t reading; /* since when, 0: not */
 	uint32_t source;
-	uint32_t flags;			/* of the header, which is put together from parts */
-	volatile time_t asleep;		/* since when, 0: not */
+	uint32_t flags;		/* the header's */
+	volatile time_t asleep; /* since when, 0: not */
 	char header[HDR], data[MAX + 1];
 };
 
 struct shared {
 	volatile uint32_t clock, operations, failed, kills, wrong;
-	volatile uint32_t next[SOURCES + 1];		/* the number of the next message */
-	volatile uint32_t last[SOURCES + 1];		/* and of the last one, when that was sent */
+	volatile uint32_t next[SOURCES + 1]; /* the number of the next message */
+	volatile uint32_t last[SOURCES + 1]; /* and of the last one, when that was sent */
 	volatile pid_t pid[PROCESSES];
 	struct slot slot[PROCESSES][READERS];
-	volatile uint32_t woken;			/* messages that sleepers have read */
-	volatile uint32_t disturbed;			/* how many these were when one was last disturbed */
+	volatile uint32_t woken;     /* messages that sleepers have read */
+	volatile uint32_t disturbed; /* one more than woken at the last disturbance */
 	struct message message[SOURCES + 1][MESSAGES];
 };
 
 static struct shared *shared;
 static uint32_t limit, suspends;
 static uint64_t seed;
-static int dev, post[2];			/* the device; sockets that handles are passed through */
-static char *nowhere;				/* a page that cannot be touched */
-static volatile int writing;			/* whether this process still does */
-static volatile int sleeping;			/* threads of this process that sleep for source 3, or read it */
-static uint32_t only;				/* it has this source alone, as it reads no other; 0: it has any */
+static int dev, post[2];      /* the device; sockets that handles are passed through */
+static char *nowhere;	      /* a page that cannot be touched */
+static volatile int writing;  /* true while this process writes */
+static volatile int sleeping; /* threads of this process that sleep for source 3 */
+static uint32_t only;	      /* the only source that this process uses, 0: all */
 static __thread uint64_t dice;
 
 static uint32_t roll(uint32_t n)
@@ -125,7 +120,7 @@ static uint32_t crc32(const char *data, size_t len)
 	uint32_t crc = ~0u;
 
 	if (!table[1]) {
-		for (uint32_t i = 256; i-- > 1; ) {
+		for (uint32_t i = 256; i-- > 1;) {
 			uint32_t c = i;
 
 			for (int bit = 0; bit < 8; bit++)
@@ -138,7 +133,7 @@ static uint32_t crc32(const char *data, size_t len)
 	return ~crc;
 }
 
-/* Account a message that was read from a handle of SOURCE; it is not yet if the thread is killed in here. */
+/* Account for the message in the slot. Can be repeated if the thread is killed in here. */
 static void take(struct slot *slot, uint32_t len)
 {
 	uint32_t crc, source, number, none = 0;
@@ -150,7 +145,7 @@ static void take(struct slot *slot, uint32_t len)
 	slot->data[len] = 0;
 	if (sscanf(slot->data, "%8x %8x %c %8u ", &crc, &source, &kind, &number) != 4 ||
 	    crc != crc32(slot->data + 8, len - 8))
-		fail("no message of ours from source %u, %u bytes: %.60s", slot->source, len, slot->data);
+		fail("an invalid message from source %u, %u bytes: %.60s", slot->source, len, slot->data);
 	if (source != slot->source)
 		fail("a handle of source %u read a message from source %u: %.60s", slot->source, source, slot->data);
 	if (number >= MESSAGES)
@@ -161,14 +156,15 @@ static void take(struct slot *slot, uint32_t len)
 	if (kind != 'E')
 		message->sending = message->sent = number + 1;
 	if (!__atomic_compare_exchange_n(&message->reading, &none, slot->reading, 0, __ATOMIC_SEQ_CST,
-					 __ATOMIC_SEQ_CST) && none != slot->reading)
+					 __ATOMIC_SEQ_CST) &&
+	    none != slot->reading)
 		fail("read twice, from source %u: %.60s", source, slot->data);
 	message->read = now();
 	if (kind == 'L')
 		shared->next[FLOOD] = number + 1;
 }
 
-/* Look into what somebody who was killed was reading. */
+/* Take the message that a killed thread was reading. */
 static void recover(struct slot *slot)
 {
 	if (slot->reading && slot->flags)
@@ -176,15 +172,18 @@ static void recover(struct slot *slot)
 	slot->reading = 0;
 }
 
-/* Read a message from FD. Returns its length, 0 when there was none, -1 and errno. */
+/* Read a message. Returns its length, 0 if there was none, or -1 and errno. */
 static ssize_t read_message(struct slot *slot, int fd, uint32_t source)
 {
 	struct iovec iov[] = {
-		{ slot->header, 4 }, { &slot->flags, 4 }, { slot->header + 8, HDR - 8 }, { slot->data, MAX },
+		{ slot->header, 4 },
+		{ &slot->flags, 4 },
+		{ slot->header + 8, HDR - 8 },
+		{ slot->data, MAX },
 	};
 	ssize_t len;
 
-	/* What is behind a message has to be 0, as its length is not known if we are killed now. */
+	/* Zeros after the message, as recover() finds its length by them. */
 	memset(slot->data, 0, sizeof(slot->data));
 	slot->flags = 0;
 	slot->source = source;
@@ -199,7 +198,7 @@ static ssize_t read_message(struct slot *slot, int fd, uint32_t source)
 	return len;
 }
 
-/* Send a message to SOURCE that ends in END. Returns 0, else -1 and errno. */
+/* Send a message that ends in @end. Returns 0, or -1 and errno. */
 static int send_message(int fd, uint32_t source, const char *end)
 {
 	uint32_t number = __atomic_fetch_add(&shared->next[source], 1, __ATOMIC_SEQ_CST);
@@ -224,7 +223,7 @@ static int send_message(int fd, uint32_t source, const char *end)
 		message->sent = now();
 		return 0;
 	}
-	/* A suspend that had to wait for ten seconds has taken the answer away: it may have been sent. */
+	/* A suspension that waited ten seconds for this call has given it up, so it may have been sent. */
 	if (errno == EBADF || (errno == ENXIO && time(NULL) - begun < 5))
 		message->sending = 0;
 	else if (errno != ENXIO)
@@ -247,13 +246,16 @@ static void create(uint32_t source)
 	close(fd);
 }
 
-/* Post a handle to whoever takes it, and take one. */
+/* Send a handle to any process, and take one. */
 static void pass(int fd, uint32_t source)
 {
 	char control[CMSG_SPACE(sizeof(int))] = { 0 };
 	struct iovec iov = { &source, sizeof(source) };
 	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control),
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control,
+		.msg_controllen = sizeof(control),
 	};
 	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
 
@@ -273,7 +275,7 @@ static void pass(int fd, uint32_t source)
 	}
 }
 
-/* One of COUNT file descriptors of any source, under which there was a handle just now; -1 if this process has none. */
+/* Returns an open one of @count file descriptors of any source, or -1. */
 static int choose(uint32_t *source, uint32_t count)
 {
 	uint32_t first = roll(SOURCES * count);
@@ -285,19 +287,19 @@ static int choose(uint32_t *source, uint32_t count)
 		if (fcntl(FD(*source, n / SOURCES), F_GETFD) >= 0)
 			return FD(*source, n / SOURCES);
 	}
-	/* Somebody else has them, or nobody. */
+	/* Other processes may have all handles. */
 	create(1 + roll(SOURCES));
 	pass(-1, 0);
 	return -1;
 }
 
-/* Whether the read that just failed may: the pipe was off; or there was no memory, or firmware failed, by a fault. */
+/* True if the read may have failed: the pipe was off, or an injected fault struck. */
 static int may_fail(void)
 {
 	return errno == EBADF || errno == ENXIO || errno == ENOMEM || errno == EIO;
 }
 
-/* A read that fails for its buffer: too short, or not there. */
+/* A read that fails as its buffer is too short or not mapped. */
 static void read_wrong(int fd, int fault)
 {
 	struct iovec iov[] = { { nowhere, HDR }, { nowhere, fault ? MAX : 0 } };
@@ -309,7 +311,7 @@ static void read_wrong(int fd, int fault)
 		__atomic_fetch_add(&shared->wrong, 1, __ATOMIC_SEQ_CST);
 }
 
-/* Returns how many events there are, none when TIMEOUT is over. */
+/* Returns the number of events, 0 after @timeout. */
 static int wait_for_events(int fd, int timeout)
 {
 	struct epoll_event event = { .events = EPOLLIN | EPOLLRDHUP };
@@ -338,7 +340,7 @@ static void read_fdinfo(int fd)
 	close(fd);
 }
 
-/* Count an operation, if one was DONE. Returns whether more are to be done. */
+/* Count @done operations. Returns true if there are more to do. */
 static int more(int done)
 {
 	uint32_t n = __atomic_add_fetch(&shared->operations, done, __ATOMIC_SEQ_CST);
@@ -352,7 +354,7 @@ static int more(int done)
 	return n < limit && !shared->failed;
 }
 
-/* Suspend the partition, each time when a sleeper has just been woken by a message, as a suspend wakes all. */
+/* Suspend the partition, each time after a message has woken a sleeper, as a suspension wakes all. */
 static void *suspender(void *arg)
 {
 	int fd = open("/sys/kernel/mobility/migration", O_WRONLY | O_CLOEXEC);
@@ -371,7 +373,7 @@ static void *suspender(void *arg)
 	return arg;
 }
 
-/* Whether a read from source 3 that must fail is due: there is a message, and none was disturbed since the last one. */
+/* True if sleepers may be disturbed: a message is pending, and none was disturbed since the last message. */
 static int may_disturb(int fd)
 {
 	struct pollfd pollfd = { .fd = fd, .events = POLLIN };
@@ -435,7 +437,7 @@ static void *reader(void *arg)
 	return NULL;
 }
 
-/* Nobody was woken for long: tell how all stands. */
+/* No sleeper was woken for long: print the state of all handles. */
 static void stuck(void)
 {
 	char name[40], text[512];
@@ -443,7 +445,7 @@ static void stuck(void)
 	ssize_t len;
 	int fd;
 
-	printf("race: no sleeper read a message for %d s, %u did before\n", PATIENCE, shared->woken);
+	printf("race: no sleeper read a message for %d s, %u did before\n", WAKE_TIMEOUT, shared->woken);
 	for (int i = 0; i < PROCESSES; i++) {
 		for (int n = FD(1, 0); n < FD(SOURCES + 1, 0); n++) {
 			snprintf(name, sizeof(name), "/proc/%d/fdinfo/%d", shared->pid[i], n);
@@ -461,13 +463,14 @@ static void stuck(void)
 			if (slot->asleep)
 				printf("asleep for %ld s\n", (long)(time(NULL) - slot->asleep));
 			else
-				printf(slot->reading ? "reading source %u\n" : "neither asleep nor reading\n", slot->source);
+				printf(slot->reading ? "reading source %u\n" : "neither asleep nor reading\n",
+				       slot->source);
 		}
 	}
 	fail("a wake-up was lost");
 }
 
-/* Sleep until there is a message from source 3, and read it. */
+/* Sleep until a message from source 3 is pending, and read it. */
 static void *sleeper(void *arg)
 {
 	struct slot *slot = arg;
@@ -476,7 +479,7 @@ static void *sleeper(void *arg)
 
 	dice = seed + now();
 	while (more(0) || writing) {
-		/* This process keeps what it has: its writer can always write to whom it sleeps for. */
+		/* This process keeps a handle, so that its writer can always write to source 3. */
 		if (dup2(FD(SLEEPERS, roll(FDS)), mine) < 0 && fcntl(mine, F_GETFD) < 0) {
 			create(SLEEPERS);
 			pass(-1, 0);
@@ -486,8 +489,8 @@ static void *sleeper(void *arg)
 			pass(mine, SLEEPERS);
 		woken = shared->woken;
 		slot->asleep = time(NULL);
-		wait_for_events(mine, PATIENCE * 1000);
-		if (time(NULL) - slot->asleep >= PATIENCE && shared->woken == woken)
+		wait_for_events(mine, WAKE_TIMEOUT * 1000);
+		if (time(NULL) - slot->asleep >= WAKE_TIMEOUT && shared->woken == woken)
 			stuck();
 		slot->asleep = 0;
 		switch (read_message(slot, mine, SLEEPERS)) {
@@ -506,7 +509,7 @@ static void *sleeper(void *arg)
 	return NULL;
 }
 
-/* Send what wakes the sleepers of this process, who see then that it is over. */
+/* Wake the sleepers of this process by messages, so that they see the end. */
 static void end_sleep(void)
 {
 	uint32_t number = 0;
@@ -546,8 +549,8 @@ static void writer(void)
 			break;
 		default:
 			/*
-			 * A write that waits keeps its handle from being closed. It must be possible to read from that
-			 * meanwhile, as the source that is written to may wait for the partition to receive.
+			 * A write that waits must not hold up other threads that use the handle: the source may wait
+			 * until the partition receives.
 			 */
 			fd = dup2(fd, FD(source, WRITERS));
 			if (fd >= 0)
@@ -585,7 +588,7 @@ static pid_t start(int process)
 	_exit(0);
 }
 
-/* Have processes run, and others in the place of those that are killed. */
+/* Run the processes, and replace those that are killed. */
 static void run(void)
 {
 	siginfo_t info;
@@ -594,7 +597,7 @@ static void run(void)
 	for (int i = 0; i < PROCESSES; i++)
 		shared->pid[i] = start(i);
 	while (!waitid(P_ALL, 0, &info, WEXITED | WNOWAIT)) {
-		/* Its number is not to be used again before nobody kills it any more. */
+		/* Not reaped before nothing can kill it any more, as its PID could be reused. */
 		for (int i = 0; i < PROCESSES; i++) {
 			if (shared->pid[i] != info.si_pid)
 				continue;
@@ -615,8 +618,8 @@ static void run(void)
 		_exit(1);
 }
 
-/* What the device says of itself. */
-static unsigned long told(const char *what)
+/* A number in the device's fdinfo. */
+static unsigned long fdinfo_number(const char *what)
 {
 	char name[40], text[512] = "";
 	const char *line;
@@ -635,14 +638,14 @@ static unsigned long told(const char *what)
 
 static void wait_closed(void)
 {
-	for (int i = 0; told("\nhandles:"); i++) {
+	for (int i = 0; fdinfo_number("\nhandles:"); i++) {
 		if (i == 1000)
-			fail("%lu handles are left open", told("\nhandles:"));
+			fail("%lu handles are left open", fdinfo_number("\nhandles:"));
 		usleep(10000);
 	}
 }
 
-/* Whether the last message to each source was sent and came back, and source 4's last came. */
+/* True if the last message to each source has come back, and source 4's last message has come. */
 static int proven(void)
 {
 	for (uint32_t source = 1; source < SOURCES; source++) {
@@ -652,7 +655,7 @@ static int proven(void)
 	return shared->last[SOURCES] && shared->next[FLOOD];
 }
 
-/* Each source works both ways, and has nothing left to be read then. */
+/* Check that each source works both ways and has nothing pending afterwards. */
 static void prove(void)
 {
 	struct slot *slot = &shared->slot[0][0];
@@ -665,16 +668,16 @@ static void prove(void)
 		uint32_t id = 0x02000000 | source;
 		int fd;
 
-		/* While the partition is suspended there is nothing but to wait. */
+		/* Wait while the pipe is off. */
 		do
 			fd = ioctl(dev, CREATE_HANDLE, &id);
 		while (fd < 0 && errno == ENXIO);
 		if (fd < 0)
 			fail("creating the last handle of source %u: %s", source, strerror(errno));
-		poller[source - 1] = (struct pollfd) { .fd = fd, .events = POLLIN };
+		poller[source - 1] = (struct pollfd){ .fd = fd, .events = POLLIN };
 	}
 
-	/* A source may wait for us to read before it takes more. */
+	/* From another process, as a source may wait for us to read before it takes more. */
 	sender = fork();
 	for (source = 1; !sender && source <= SOURCES; source++) {
 		uint32_t number;
@@ -713,7 +716,7 @@ static int by_sent(const void *a, const void *b)
 	return (*(struct message **)a)->sent < (*(struct message **)b)->sent ? -1 : 1;
 }
 
-/* None of those that were sent before a message began to be sent may have begun to be read after it was read. */
+/* A message whose send had ended before another's began must not have been read after that one. */
 static void check_order(int table)
 {
 	static struct message *sent[MESSAGES], *sending[MESSAGES];
@@ -722,7 +725,7 @@ static void check_order(int table)
 	for (uint32_t i = 0; i < shared->next[table]; i++) {
 		struct message *message = &shared->message[table][i];
 
-		/* When one that nobody knows to have been sent was sent, is not known. */
+		/* The time of an unknown send is not known. */
 		if (message->read && message->sent)
 			sent[count] = sending[count] = message, count++;
 	}
@@ -767,7 +770,7 @@ int main(int argc, char **argv)
 	wait_closed();
 	prove();
 	wait_closed();
-	dropped = told("\ndropped:") - dropped;
+	dropped = fdinfo_number("\ndropped:") - dropped;
 
 	for (int table = 0; table <= SOURCES; table++) {
 		for (uint32_t i = 0; i < shared->next[table]; i++) {

@@ -1,74 +1,69 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The partition's end of one source for `make soak` and `make migrate`: sends numbered messages, checks those that come.
+ * The partition's end of one source for `make soak` and `make migrate`: sends numbered messages, checks those that
+ *come.
  *
  *	soak-peer run FILE SOURCE KEY COUNT ECHO CLOSE	send until COUNT were sent for sure, or SIGUSR1; receive until
  *							SIGTERM
- *	soak-peer status FILE...			a line of counts for each
- *	soak-peer dump FILE				what was sent without knowing, what was received
+ *	soak-peer status FILE...			print a line of counts for each
+ *	soak-peer dump FILE				print which sends are unknown, and what was received
  *
  * ECHO is 1 if the source answers each message with itself. About every CLOSE messages the handle is closed for a
- * moment and opened again, 0: never. All that has to survive kill -9 is in FILE, which is mapped: a message is received
- * right into it and counted afterwards, and what was received but not counted is found there by the next run. What was
- * being sent when the process died is put on a list: nobody here knows whether it was.
+ * moment and reopened; 0: never. Everything that must survive kill -9 is in FILE, which is mapped: a message is
+ *received into it and counted afterwards, and the next run counts a message that was received but not counted. A
+ *message that was being sent when the process died goes on a list of unknown ones, as it may have been sent or not.
  *
- * One thread sends and another receives: one that waits to send must not leave unread what all others wait for.
+ * One thread sends and another receives: while a send waits, messages must still be read, as all sources wait for that.
  *
- * A message is printable and has a size that follows from KEY, source, direction and number, as do all the bytes of
- * one shorter than HEAD; the others name all of that, and the CRC-32 of the rest. tests/traffic.py makes the same.
+ * A message is printable. Its size follows from KEY, source, direction and number, as do all bytes of one shorter than
+ * HEAD; longer ones contain these and the CRC-32 of the rest. lab/traffic/messages.py makes the same messages.
  */
-#include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <time.h>
-#include <unistd.h>
 
-#define HDR		48
-#define MAX		4088
-#define HEAD		40	/* of a message that names itself: CRC, source, direction, number */
-#define RANGES		65536
-#define UNKNOWN		4096
-#define AHEAD		100000	/* how far to look for the number of a short message */
-#define WINDOW		100	/* answers that an echo may owe */
-#define CREATE_HANDLE	_IOW(0xb2, 9, uint32_t)
+#include "device.h"
+
+#define HEAD	40 /* bytes of CRC, source, direction, number and size */
+#define RANGES	65536
+#define UNKNOWN 4096
+#define AHEAD	100000 /* numbers to look ahead for a short message */
+#define WINDOW	100    /* unanswered messages to an echo */
 
 struct range {
 	uint32_t first, last;
 };
 
 struct memory {
-	volatile uint32_t next;		/* number to send next */
-	volatile uint32_t sending;	/* number that is being sent, 0: none */
-	volatile uint32_t sent;		/* for sure */
-	volatile uint32_t unknown;	/* entries in unknowns */
-	volatile uint32_t received;	/* messages, good ones */
-	volatile uint32_t bad;		/* messages that nobody sent to us, or not now */
-	volatile uint32_t ranges;	/* entries in range */
+	volatile uint32_t next;	    /* number to send next */
+	volatile uint32_t sending;  /* number being sent, 0: none */
+	volatile uint32_t sent;	    /* for sure */
+	volatile uint32_t unknown;  /* entries in unknowns */
+	volatile uint32_t received; /* messages, good ones */
+	volatile uint32_t bad;	    /* messages that were never sent to us, or came out of order */
+	volatile uint32_t ranges;   /* entries in range */
 	volatile uint32_t reopened, refused, lost, recovered, runs, suspended;
 	uint32_t unknowns[UNKNOWN];
-	struct range range[RANGES];	/* numbers received, in the order they came */
-	char slot[HDR + MAX];	/* what is being received */
+	struct range range[RANGES]; /* numbers received, in the order they came */
+	char slot[HDR + MAX];	    /* the message being received */
 };
 
 static struct memory *memory;
 static uint64_t key;
 static uint32_t source;
-static char direction;		/* of the messages that come */
-static uint32_t limit;		/* of the numbers that can come */
+static char direction; /* of incoming messages */
+static uint32_t limit; /* of their numbers */
 static volatile sig_atomic_t stopping, quiet;
 static char out[HDR + MAX];
 static int handle = -1;
-static int wake[2];		/* a pipe: the receiver is to let go of the handle */
-static volatile int letting_go;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;	/* on the handle, the receiver's */
+static int wake[2]; /* a pipe that asks the receiver to release the handle */
+static volatile int releasing;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* held by the receiver while it uses the handle */
 
 static uint64_t mix(uint64_t x)
 {
@@ -144,7 +139,7 @@ static uint32_t make(char *data, char dir, uint32_t number)
 	return size;
 }
 
-/* The number of a message that came, 0 if it is none that may come. */
+/* Returns the number of an incoming message, or 0 if it cannot be one of ours. */
 static uint32_t identify(const char *data, uint32_t len, uint32_t last)
 {
 	uint32_t crc, from, number, size;
@@ -178,7 +173,7 @@ static void count(uint32_t len)
 
 	number = identify(data, len, last);
 	if (number > last) {
-		/* In this order, so that every state that a kill can leave is a good one. */
+		/* In this order, so that a kill leaves a consistent state. */
 		if (number == last + 1 && memory->ranges) {
 			range[-1].last = number;
 		} else if (memory->ranges < RANGES) {
@@ -195,7 +190,7 @@ static void count(uint32_t len)
 	}
 }
 
-/* Count the message in the slot if it is whole and not counted: a run was killed between read() and that. */
+/* Count the message in the slot if it is complete and a kill prevented that. */
 static void recover(void)
 {
 	uint32_t last = memory->ranges ? memory->range[memory->ranges - 1].last : 0;
@@ -212,33 +207,31 @@ static void recover(void)
 
 static int open_source(void)
 {
-	int dev = open("/dev/papr-hvpipe", O_RDWR | O_CLOEXEC), fd;
+	int fd = open_handle(source);
 
-	fd = dev < 0 ? -1 : ioctl(dev, CREATE_HANDLE, &source);
 	if (fd < 0) {
 		perror("open");
 		_exit(2);
 	}
-	close(dev);
 	fcntl(fd, F_SETFL, O_NONBLOCK);
 	return fd;
 }
 
-/* Read all that is there. */
+/* Read all pending messages. */
 static void receive(int fd)
 {
 	char *slot = memory->slot;
 	int n;
 
 	for (;;) {
-		/* What is here afterwards came with this call, or its checksum is wrong. */
+		/* So that recover() cannot take a message of an earlier call for one of this call. */
 		memset(slot, 0, HDR + HEAD);
 		__sync_synchronize();
 		n = read(fd, slot, HDR + MAX);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0) {
-			/* With the pipe off nothing comes, and poll() tells when something does. */
+			/* With the pipe off (ENXIO) nothing can come; poll() reports when it can. */
 			if (n < 0 && errno != EAGAIN && errno != ENXIO) {
 				perror("read");
 				_exit(2);
@@ -254,7 +247,7 @@ static void receive(int fd)
 	}
 }
 
-/* Send the message in hand; returns whether it is gone. */
+/* Send the message in out; returns true if it was sent. */
 static int send_one(int fd, uint32_t len)
 {
 	int n;
@@ -269,7 +262,7 @@ static int send_one(int fd, uint32_t len)
 		memory->sending = 0;
 		return 1;
 	}
-	/* "Closed" leaves it to us to send the same bytes again; were we killed before, nobody would know. */
+	/* Send the same bytes again. If we are killed before, the message is unknown. */
 	if (n < 0 && errno == EPIPE) {
 		memory->refused++;
 		return 0;
@@ -297,27 +290,28 @@ static void *receiver(void *unused)
 {
 	for (;;) {
 		pthread_mutex_lock(&lock);
-		if (!letting_go) {
+		if (!releasing) {
 			struct pollfd pollfds[] = {
-				{ .fd = handle, .events = POLLIN }, { .fd = wake[0], .events = POLLIN },
+				{ .fd = handle, .events = POLLIN },
+				{ .fd = wake[0], .events = POLLIN },
 			};
 
 			receive(handle);
 			poll(pollfds, 2, -1);
 		}
 		pthread_mutex_unlock(&lock);
-		while (letting_go)
+		while (releasing)
 			poll(NULL, 0, 1);
 	}
 	return unused;
 }
 
-/* Have the receiver let go of the handle. */
+/* Make the receiver release the handle. */
 static void take_handle(void)
 {
 	char byte = 0;
 
-	letting_go = 1;
+	releasing = 1;
 	if (write(wake[1], &byte, 1) != 1)
 		_exit(2);
 	pthread_mutex_lock(&lock);
@@ -325,9 +319,9 @@ static void take_handle(void)
 		_exit(2);
 }
 
-static void give_handle(void)
+static void return_handle(void)
 {
-	letting_go = 0;
+	releasing = 0;
 	pthread_mutex_unlock(&lock);
 }
 
@@ -341,7 +335,7 @@ static int run(uint32_t total, int echo, uint32_t mean)
 	if (memory->sending) {
 		if (memory->unknown >= UNKNOWN)
 			return 3;
-		/* The number was not moved on, or was and the send is sure. */
+		/* If next has moved on, the send is sure. */
 		if (memory->sending == memory->next) {
 			memory->unknowns[memory->unknown] = memory->sending;
 			__sync_synchronize();
@@ -369,12 +363,12 @@ static int run(uint32_t total, int echo, uint32_t mean)
 			poll(NULL, 0, random % 4 ? random / 8 % 30 : 0);
 			handle = open_source();
 			before = memory->received;
-			give_handle();
+			return_handle();
 			sent = 0;
 			until = 1 + random / 512 % (2 * mean);
 			continue;
 		}
-		/* What was refused is sent again first: it may have been taken, which only that can tell. */
+		/* A refused message is sent again in any case: it may have been delivered. */
 		if (memory->sent >= total || (quiet && !len) || (echo && sent >= received + WINDOW)) {
 			poll(NULL, 0, 5);
 			continue;
@@ -390,7 +384,7 @@ static int run(uint32_t total, int echo, uint32_t mean)
 			poll(NULL, 0, 5);
 		}
 	}
-	/* All that the hypervisor has handed over is read, so that it is not dropped. */
+	/* Read what is pending, so that it is not dropped. */
 	take_handle();
 	receive(handle);
 	close(handle);
