@@ -3,3 +3,14 @@
 
 `python3 -m lab COMMAND` is the command line, see __main__.py. Tests and bench import this package; it imports neither.
 """
+
+from .errors import CommandFailed, LabError
+from .hmc import HVPIPE_HMC, Hmc
+from .machine import KERNEL, MACHINES, source_id
+from .partition import SPLAT, Partition, initramfs_with
+from .paths import BUILD, LOGS, TOP
+from .session import Lab
+from .stream import LIMIT, Stream
+
+__all__ = ["BUILD", "CommandFailed", "HVPIPE_HMC", "Hmc", "KERNEL", "LIMIT", "LOGS", "Lab", "LabError", "MACHINES",
+           "Partition", "SPLAT", "Stream", "TOP", "initramfs_with", "source_id"]

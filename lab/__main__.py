@@ -23,6 +23,11 @@ COMMANDS = {
     "check": "run every checker",
     "format": "format the C code of user space",
     "fuzz": "random input for every parser, random calls on the device",
+    "run": "the main job: exchange files both ways",
+    "shell": "the partition and its HMC side by side in a terminal",
+    "soak": "long traffic with closes, kills and restarts",
+    "migrate": "move the partition between two machines under traffic",
+    "fault": "inject faults into a running machine's hypervisor",
 }
 
 

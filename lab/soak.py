@@ -1,24 +1,19 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Long traffic through a real partition and real HMCs that are killed and restarted, and an account of each message.
+"""Send messages through a partition and HMCs that are killed and restarted, and account for each message.
 
-    scripts/soak [N]        about N messages, 100000 by default; SEED=NUMBER repeats the random choices of a run
-
-Who sends what, and how each message is judged, is told in tests/traffic.py. Meanwhile peers in the partition pause,
-close their handle and open it again, and are killed with SIGKILL; HMCs are killed with SIGKILL or asked to end, and
-restarted.
+lab/traffic says who sends what and how each message is judged. Meanwhile peers in the partition pause, close and
+reopen their handles and are killed; HMCs are killed or terminated, and restarted. SEED=NUMBER repeats the random
+choices of a run.
 """
 
-import os
-import random
-import signal
-import sys
+import argparse
+import dataclasses
 import time
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from lab import BUILD, Lab, LabError    # noqa: E402
-from traffic import PROGRESS, Traffic   # noqa: E402
+from . import Lab, LabError
+from .options import count, seed_from_environment
+from .paths import LOGS
+from .traffic import PROGRESS, Traffic
 
 
 class Soak(Traffic):
@@ -26,7 +21,7 @@ class Soak(Traffic):
 
     name = "soak"
 
-    def __init__(self, lab, messages, seed):
+    def __init__(self, lab: Lab, messages: int, seed: int):
         super().__init__(lab, seed)
         self.messages = messages
         short = messages < 10000
@@ -35,8 +30,8 @@ class Soak(Traffic):
         self.ahead = 30 if short else 300
         self.stalls = 0
 
-    def traffic(self, quotas):
-        """Until all is sent and, but for what was dropped, received."""
+    def disturb(self, quotas: list[int]):
+        """Kill peers at random until everything is sent and either received or dropped."""
         shown = time.monotonic()
         count_shown = 0
         kill_next = shown + self.random.uniform(0.2, self.pause)
@@ -50,9 +45,9 @@ class Soak(Traffic):
                 self.say(f"{arrived} messages received, {dropped} dropped, {rate:.0f}/s; HMCs killed "
                          f"{sum(hmc.kills for hmc in self.hmcs)} times and ended {sum(hmc.ends for hmc in self.hmcs)}, "
                          f"peers killed {sum(peer.kills for peer in self.peers)} times, handles reopened "
-                         f"{sum(row[4] for row in rows)}")
+                         f"{sum(row.reopened for row in rows)}")
                 shown, count_shown = now, arrived + dropped
-            if all(row[0] >= quota for row, quota in zip(rows, quotas)):
+            if all(row.sent >= quota for row, quota in zip(rows, quotas)):
                 self.sent_all.set()
             if self.all_in:
                 if settled and now - self.moved > 1:
@@ -67,48 +62,41 @@ class Soak(Traffic):
                 return
 
     def run(self):
-        """Do it; returns the numbers of the last line."""
+        """Send and receive all messages; returns their account."""
         self.boot(smp=2)
-        # A line for each frame is too much for so many messages.
+        # A line of trace for each frame is too much for so many messages.
         self.partition.qmp.execute("trace-event-set-state", name="spapr_hvpipe_*", enable=False)
         share = self.messages // 8
         quotas = [self.messages - 7 * share, share, share, share]
         self.begin(share, quotas)
-        self.traffic(quotas)
+        self.disturb(quotas)
         for peer in self.peers:
             if self.stalls:     # it may never end by itself
                 peer.running.kill()
             else:
                 peer.stop()
-        return (*self.account(), self.stalls)
+        return self.account()
 
 
-def main():
-    """Run it and say how it went, in one line."""
-    messages = int(sys.argv[1]) if len(sys.argv) > 1 else 100000
-    seed = os.environ.get("SEED") or str(random.SystemRandom().getrandbits(32))
-    if not seed.isdecimal():
-        print(f"soak: SEED={seed}: a number is needed", file=sys.stderr)
-        return 2
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    print(f"soak: {messages} messages, SEED={seed}", flush=True)
+def add_arguments(parser: argparse.ArgumentParser):
+    """The command line."""
+    parser.add_argument("messages", nargs="?", type=count, default=100000, metavar="N",
+                        help="send about N messages (default: %(default)s)")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run it; the last line says how it went."""
+    seed = seed_from_environment()
+    print(f"soak: {arguments.messages} messages, SEED={seed}", flush=True)
     try:
         with Lab() as lab:
-            soak = Soak(lab, messages, int(seed))
+            soak = Soak(lab, arguments.messages, seed)
             try:
-                numbers = soak.run()
+                account = soak.run()
             finally:
                 soak.close()
     except (LabError, OSError) as error:
-        print(f"soak: failed: {error}\nsoak: SEED={seed}; logs are in {BUILD / 'logs'}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("soak: interrupted", file=sys.stderr)
-        return 130
-    print("soak: {} sent, {} received, {} dropped at close, {} lost, {} duplicated, {} misrouted, {} stalls"
-          .format(*numbers))
-    return 1 if any(numbers[3:]) else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        raise LabError(f"failed: {error}\nsoak: SEED={seed}; logs are in {LOGS}") from error
+    print("soak: {sent} sent, {received} received, {dropped} dropped at close, {lost} lost, {duplicated} duplicated, "
+          "{misrouted} misrouted, {stalls} stalls".format(**dataclasses.asdict(account), stalls=soak.stalls))
+    return 1 if account.lost or account.duplicated or account.misrouted or soak.stalls else 0

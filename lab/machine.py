@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The hypervisor: a pseries machine under our QEMU."""
+
+import os
+import re
+import shlex
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from .errors import LabError
+from .paths import BUILD
+from .qmp import Qmp
+from .stream import LIMIT, Stream
+
+MACHINES = BUILD / "machines"   # NAME.qmp for each running machine: a link to a control socket, for `lab fault`
+KERNEL = os.environ.get("KERNEL") or "vmlinux"  # the kernel of partitions that name none
+INITRAMFS = BUILD / "initramfs.cpio.gz"
+
+
+def source_id(name: str) -> int:
+    """The source ID of NAME: hmcN, or a number."""
+    match = re.fullmatch(r"hmc(\d+)", name)
+    return 0x02000000 | int(match[1]) if match else int(name, 0)
+
+
+def publish(name: str, path):
+    """Let `lab fault` find machine NAME by PATH, its control socket; returns a function that takes this back."""
+    link = MACHINES / f"{name}.qmp"
+    MACHINES.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(path)
+
+    def withdraw():
+        if os.path.lexists(link) and os.readlink(link) == str(path):
+            link.unlink()
+    return withdraw
+
+
+def source_sockets(place: Path, sources) -> dict[str, Path]:
+    """The sockets in PLACE at which HMCs connect to SOURCES: {hmcN: path}."""
+    names = [source.partition(",")[0] for source in sources]
+    return {name: place / f"{name}.sock" for name in names}
+
+
+def qemu_command(place: Path, name: str, lines: dict[str, str], sources=(), echo=(), hvpipe=True, kernel=KERNEL,
+                 initramfs=INITRAMFS, append="", options=(), smp=1, memory="1G", capable=True) -> list[str]:
+    """The command that runs machine NAME, with its sockets for HMCs in PLACE.
+
+    LINES are its character devices: console, agent, qmp and control, each with the chardev behind it. The last two are
+    both QMP, for two clients. SOURCES have an HMC behind a socket, sources in ECHO answer by themselves; a source is
+    "hmcN", or "hmcN,PROPERTY=VALUE..." to set device properties. A machine that is not CAPABLE hides its pipe from the
+    partition but keeps the pipe's state for a partition that migrates.
+    """
+    command = [
+        BUILD / "qemu-system-ppc64", "-machine", "pseries,x-vof=on", "-accel", "tcg", "-nodefaults", "-nographic",
+        "-L", BUILD / "pc-bios", "-m", memory, "-smp", smp, "-no-reboot", "-name", name,
+        "-kernel", BUILD / kernel, "-initrd", initramfs,
+        "-append", f"console=hvc0 rdinit=/init {append}".strip(),
+    ]
+    for line, chardev in lines.items():
+        kind, _, more = chardev.partition(",")
+        command += ["-chardev", f"{kind},id={line},{more}"]
+        if line in ("qmp", "control"):
+            command += ["-qmp", f"chardev:{line}"]
+        else:
+            command += ["-device", f"spapr-vty,chardev={line},reg={0x30000000 + 0x1000 * (line == 'agent'):#x}"]
+    if hvpipe:
+        command += ["-device", "spapr-hvpipe,id=hvpipe" + ("" if capable else ",capable=off")]
+    for source, path in source_sockets(place, sources).items():
+        command += ["-chardev", f"socket,id={source},path={path},server=on,wait=off"]
+    for source in [*sources, *echo]:
+        source, _, more = source.partition(",")
+        more = more or ("echo=on" if source in echo else "")
+        command += ["-device", f"spapr-hvpipe-source,id=source-{source},source-id={source_id(source):#x},"
+                    + ",".join(filter(None, ("" if source in echo else f"chardev={source}", more)))]
+    return [str(word) for word in [*command, *options]]
+
+
+class Machine:
+    """A running machine; see qemu_command() for HOW. It boots a partition or, if INCOMING, waits for one to arrive."""
+
+    def __init__(self, directory: Path, name: str, hvpipe=True, trace=True, options=(), incoming=False,
+                 log: Path | None = None, **how):
+        self.name = name
+        place = directory / name
+        place.mkdir(exist_ok=True)
+        self.sockets = source_sockets(place, how.get("sources", ()))
+        self.incoming = place / "incoming.sock"
+
+        # We listen and QEMU connects, so that no output of the boot is lost.
+        listeners = {line: socket.socket(socket.AF_UNIX) for line in ("console", "agent", "qmp")}
+        lines = {}
+        for line, listener in listeners.items():
+            path = place / f"{line}.sock"
+            path.unlink(missing_ok=True)
+            listener.bind(str(path))
+            listener.listen(1)
+            lines[line] = f"socket,path={path}"
+        control = place / "control.sock"
+        lines["control"] = f"socket,path={control},server=on,wait=off"
+        self._withdraw = publish(name, control)
+        if hvpipe and trace:
+            options = [*options, "-trace", "spapr_hvpipe_*"]
+        if incoming:
+            options = [*options, "-incoming", f"unix:{self.incoming}"]
+        self.command = qemu_command(place, name, lines, hvpipe=hvpipe, options=options, **how)
+
+        self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                        stderr=subprocess.STDOUT)
+        # The hypervisor's errors and trace: a line for each frame and call of the pipe.
+        self.hypervisor = Stream(self.process.stdout, f"{name}'s hypervisor", log)
+        self.lines = {}
+        try:
+            for line, listener in listeners.items():
+                self.lines[line] = self._accept(listener)
+            self.lines["qmp"].settimeout(LIMIT)
+            self.qmp = Qmp(self.lines["qmp"])
+        except OSError as error:
+            output = self._kill()
+            self.close()
+            raise LabError(f"{name}: the hypervisor ended ({error}):\n{output}") from None
+        except BaseException:
+            self.close()
+            raise
+
+    def _kill(self):
+        """Kill it; returns its command line and output."""
+        self.process.kill()
+        return f"{shlex.join(self.command)}\n{self.hypervisor.wait_end()}"
+
+    def _accept(self, listener):
+        with listener:
+            listener.settimeout(0.2)
+            deadline = time.monotonic() + LIMIT
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                    connection.settimeout(None)
+                    return connection
+                except TimeoutError:
+                    if self.process.poll() is not None or time.monotonic() > deadline:
+                        raise LabError(f"{self.name}: the hypervisor did not start:\n{self._kill()}") from None
+
+    def quit(self):
+        """End it properly: it closes its links to HMCs."""
+        self.qmp.execute("quit")
+        try:
+            self.process.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            raise LabError(f"{self.name}: the hypervisor did not quit within {LIMIT} s") from None
+        self.close()
+
+    def close(self):
+        """End it, whatever state it is in."""
+        self._withdraw()
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.hypervisor.wait_end()
+        for line in self.lines.values():
+            try:
+                line.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+        self.process.stdout.close()

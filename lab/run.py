@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Run the main job with all four parties, show both sides' transcripts, and compare everything that was sent.
+
+An HMC on one source sends three certificates that are made for this run: of a platform key, a key-exchange key and a
+signature database. The partition stores each and answers with its SHA-256. Then the partition sends a file of its own
+to an HMC on another source. All digests are compared, and messages are counted at both ends and in the hypervisor.
+"""
+
+import argparse
+import hashlib
+import re
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from . import Lab, LabError, source_id
+from .certificates import make_certificates
+from .paths import LOGS
+
+
+class Counts(NamedTuple):
+    """Messages of one source, from the hypervisor's trace."""
+    from_hmc: int       # that its HMC sent
+    received: int       # that the partition received of these
+    sent: int           # that the partition sent
+    at_hmc: int         # that its HMC acknowledged of these
+
+
+def say(text: str, start=time.monotonic()):
+    """Print a line of progress."""
+    print(f"run: [{time.monotonic() - start:4.1f} s] {text}", flush=True)
+
+
+def show(title: str, text: str):
+    """Print one party's transcript."""
+    print(f"\n--- {title}")
+    print("".join(f"    {line}\n" for line in text.splitlines()), flush=True)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file on the host."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def compare(what: str, sent: str, arrived: str | None):
+    """Fail unless both digests are the same."""
+    if sent != arrived:
+        raise LabError(f"{what}: sent with SHA-256 {sent}, arrived with {arrived or 'none'}")
+    print(f"    {what}: {sent} at both ends")
+
+
+def count(trace: str, source: str) -> Counts:
+    """Count the messages of SOURCE in the hypervisor's TRACE."""
+    name = f"source {source_id(source):#010x}"
+    frames = re.findall(rf"frame_in {name} type (\d+) length \d+ sequence (\d+)", trace)
+    from_hmc = {int(sequence) for kind, sequence in frames if kind == "1"}
+    received = re.findall(rf"hvpipe_receive {name} size [1-9]\d* status 0$", trace, re.M)
+    sent = re.findall(rf"hvpipe_send {name} size \d+ status 0$", trace, re.M)
+    acknowledged = max([int(sequence) for kind, sequence in frames if kind == "2"], default=0)
+    return Counts(len(from_hmc), len(received), len(sent), acknowledged)
+
+
+def exchange(lab: Lab) -> Counts:
+    """Do it all; returns the counts of both sources together."""
+    files = lab.scratch("files")
+    inbox = lab.scratch("inbox")
+    certificates = make_certificates(files)
+    say("made " + ", ".join(f"{path.name} ({path.stat().st_size} bytes)" for path in certificates))
+
+    partition = lab.partition(name="run", sources=["hmc1", "hmc2"])
+    say(f"partition up: {partition.check('uname -srm').strip()} (console: build/logs/run.console.log)")
+
+    listener = partition.serve("hmc1", "hvpipe -s hmc1 listen -x 'store-file /var/hmc1'")
+    hmc1 = lab.hmc(partition, "hmc1", "send", "-f", "--reply", *(path.name for path in certificates), cwd=files)
+    hmc2 = lab.hmc(partition, "hmc2", "recv", "-d", inbox, "-n", "1")
+    hmc1.check()
+    say("hmc1 sent its certificates and has the partition's answers")
+    status = partition.check("hvpipe status")
+
+    own = "/root/boot-messages.txt"
+    sending = partition.run(f"dmesg >{own} && sha256sum <{own} && hvpipe -s hmc2 send -f {own}")
+    own_digest = sending.check().split()[0]
+    hmc2.check()
+    say("hmc2 has the partition's file")
+
+    stored = partition.check("cd /var/hmc1 && ls -l *.crt && sha256sum *.crt")
+    arrived = dict(reversed(line.split()) for line in stored.splitlines() if re.match(r"[0-9a-f]{64} ", line))
+    replies = dict(re.findall(r"^(\S+): ([0-9a-f]{64})$", hmc1.out.text, re.M))
+    listener.stop()
+    if partition.poweroff() != 0:
+        raise LabError(f"the hypervisor ended with status {partition.process.returncode}, see {partition.qemu_log}")
+
+    show("the HMC on hmc1", hmc1.err.text + hmc1.out.text)
+    show("the HMC on hmc2", hmc2.err.text + hmc2.out.text)
+    show("the partition", f"$ hvpipe -s hmc1 listen -x 'store-file /var/hmc1' &\n{listener.stdout}$ hvpipe status\n"
+         f"{status}$ hvpipe -s hmc2 send -f {own}\n{sending.stdout}$ ls -l *.crt; sha256sum *.crt\n{stored}")
+
+    print("--- digests")
+    for path in certificates:
+        compare(f"{path.name} in the partition", digest(path), arrived.get(path.name))
+        compare(f"{path.name} as answered to the HMC", digest(path), replies.get(path.name))
+    compare(f"{Path(own).name} at the HMC", own_digest, digest(inbox / Path(own).name))
+
+    # Each party counts on its own: the hypervisor by its trace, the HMC and the partition by their own counters.
+    trace = partition.hypervisor.text
+    counts = Counts(*map(sum, zip(count(trace, "hmc1"), count(trace, "hmc2"))))
+    hmc_count = sum(int(number) for number in re.findall(r"bytes in (\d+) messages?, all acknowledged", hmc1.err.text))
+    held = re.search(r"^0x02000001\s+\S+\s+(\d+)\s+\d+\s+(\d+)", status, re.M)
+    print(f"\n--- messages\n    to the partition: {hmc_count} counted by the HMC, {counts.from_hmc} taken and "
+          f"{counts.received} handed over by the hypervisor, {held[2]} counted by the partition\n"
+          f"    to the HMC: {counts.sent} sent by the partition, {counts.at_hmc} acknowledged by the HMC, {held[1]} of "
+          "them replies\n")
+    if hmc_count != counts.from_hmc or counts.received != int(held[2]) or int(held[1]) != len(replies):
+        raise LabError("the parties' counts differ, see above")
+    return counts
+
+
+def add_arguments(parser: argparse.ArgumentParser):
+    """The command line: nothing to choose."""
+
+
+def main(arguments: argparse.Namespace) -> int:     # pylint: disable=unused-argument
+    """Run it; the last line says how it went."""
+    try:
+        with Lab() as lab:
+            counts = exchange(lab)
+    except LabError as error:
+        raise LabError(f"failed: {error}\nrun: logs are in {LOGS}") from error
+    lost = counts.from_hmc - counts.received + counts.sent - counts.at_hmc
+    print(f"run: {counts.received} to partition, {counts.at_hmc} to HMC, {lost} lost")
+    return 1 if lost else 0
