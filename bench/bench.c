@@ -9,8 +9,8 @@
  *              files COUNT | asleep MS MESSAGES
  *
  * Prints a line for each row: name, median, 10th and 90th percentile, number of
- * samples; all less the cost of reading the timebase. An average has the same
- * number three times. What "asleep" prints is virtual time in nanoseconds.
+ * samples; all less the cost of reading the timebase. An average is printed three
+ * times. "asleep" prints virtual time in nanoseconds.
  */
 
 #define _GNU_SOURCE
@@ -32,17 +32,17 @@
 #include <time.h>
 #include <unistd.h>
 
-#define HEADER 48		/* before each payload */
-#define MAX_PAYLOAD 4088
-#define USUAL_PAYLOAD 4048	/* what every driver of this ABI can send and receive */
-#define SOURCES 8		/* that the hypervisor answers for */
-#define HMC 0x02000000		/* hmcN is HMC | N */
-#define SAMPLES 401
-#define WARM_UP 20		/* repetitions before the first sample */
-#define TICKS_PER_US 512	/* the timebase's rate */
-#define SLEEP_MS 100		/* of a reader that comes late */
-#define SLEEPS 15		/* samples of that */
-#define SETTLE_NS 100000000
+#define HEADER	      48 /* before each payload */
+#define MAX_PAYLOAD   4088
+#define USUAL_PAYLOAD 4048	 /* what every driver of this ABI can send and receive */
+#define SOURCES	      8		 /* that the hypervisor answers for */
+#define HMC	      0x02000000 /* hmcN is HMC | N */
+#define SAMPLES	      401
+#define WARM_UP	      20  /* repetitions before the first sample */
+#define TICKS_PER_US  512 /* the timebase's rate */
+#define SLEEP_MS      100 /* of a reader that comes late */
+#define SLEEPS	      15  /* samples of that */
+#define SETTLE_NS     100000000
 
 struct row {
 	const char *name;
@@ -50,7 +50,7 @@ struct row {
 	uint64_t ticks[SAMPLES];
 };
 
-static uint64_t timebase_cost;	/* ticks between two readings */
+static uint64_t timebase_cost; /* ticks between two readings */
 /* At the begin of a page, as a copy costs more where it is not aligned. */
 static char buffer[HEADER + MAX_PAYLOAD] __attribute__((aligned(65536)));
 
@@ -63,13 +63,17 @@ static inline uint64_t timebase(void)
 }
 
 /*
- * Tell bench/insn-profile.c, if it looks on, that what a row counts begins (its
- * number, from 1) or ends (0): by an instruction that nothing else here has.
+ * Tell bench/insn-profile.c that a row begins (its number, from 1) or ends (0),
+ * by an instruction that occurs nowhere else.
  */
 #define MARK(row) asm volatile("ori 0,0,%0" : : "i"(0x4850 + (row)) : "r0")
 
-/* The same for a repetition that counts, from 0: those before bring pages in. */
-#define MARK_IF(i, row) do { if ((i) >= 0) MARK(row); } while (0)
+/* The same, but not while warming up. */
+#define MARK_IF(i, row)            \
+	do {                       \
+		if ((i) >= 0)      \
+			MARK(row); \
+	} while (0)
 
 static void add(struct row *row, uint64_t ticks)
 {
@@ -84,7 +88,7 @@ static int compare(const void *a, const void *b)
 	return (*x > *y) - (*x < *y);
 }
 
-/* The sample below which PERCENT of them are, sorted, as instructions. */
+/* A percentile of the sorted samples, in instructions. */
 static double percentile(const struct row *row, int percent)
 {
 	int64_t ticks = row->ticks[(row->n - 1) * percent / 100];
@@ -116,8 +120,8 @@ static void sleep_ms(int ms)
 }
 
 /*
- * Let what RCU has still to free be freed, and begin at the same place in the
- * timer's rhythm each time: for what is measured once, as a whole.
+ * Before measurements that are not repeated: let RCU finish its work, and begin
+ * at the same phase of the timer's period.
  */
 static void settle(void)
 {
@@ -153,7 +157,7 @@ static int must_create(int device, uint32_t source)
 	return fd;
 }
 
-/* The time that write() took. */
+/* Returns the time that write() took. */
 static uint64_t send_message(int fd, int size)
 {
 	uint64_t start = timebase();
@@ -165,7 +169,7 @@ static uint64_t send_message(int fd, int size)
 	return end - start;
 }
 
-/* The time that read() took. */
+/* Returns the time that read() took. */
 static uint64_t receive_message(int fd, int size)
 {
 	uint64_t start = timebase();
@@ -177,7 +181,7 @@ static uint64_t receive_message(int fd, int size)
 	return end - start;
 }
 
-/* Code of known length: what is printed must be that length. */
+/* Code of known length, which must be printed as that length. */
 static void unit(void)
 {
 	static struct row straight = { .name = "unit-1000" }, loop = { .name = "unit-1000000" };
@@ -237,7 +241,7 @@ static void measure_floor(void)
 	print(&rtas_row);
 }
 
-/* bench/rtas-floor.c does the work. */
+/* bench/rtas-floor.c, in the kernel, makes the calls. */
 static void measure_rtas_call(void)
 {
 	static struct row row = { .name = "rtas_call" };
@@ -259,12 +263,11 @@ static void measure_rtas_call(void)
 enum { SEND_EVENT, SEND, RECEIVE_EVENT, RECEIVE, ROUND_TRIP, TRAFFIC };
 
 /*
- * Messages that handles ONE and TWO send and receive. While the answer to ONE is
- * announced and unread, that to TWO is not announced; reading the former
- * announces the latter. So of each call, ONE's has an event inside and TWO's has
- * none. If they are one handle, it has no message of its own waiting behind
- * another (the driver of Linux 7.3 never gets over that): of a send without
- * event inside and a receive with one there is no row then.
+ * Messages on handles ONE and TWO. While the answer to ONE is announced and
+ * unread, the answer to TWO is not announced; reading the former announces the
+ * latter. So ONE's calls have an event inside and TWO's have none. If ONE and
+ * TWO are the same handle, a second message is never queued behind the first
+ * (which stops Linux 7.3's driver for good), so two rows are missing.
  */
 static void traffic(int one, int two, int size, struct row *rows, struct row *rows_two)
 {
@@ -300,8 +303,8 @@ static void traffic(int one, int two, int size, struct row *rows, struct row *ro
 static void messages(int size)
 {
 	static struct row rows[] = {
-		{ .name = "send-event" }, { .name = "send" }, { .name = "receive-event" }, { .name = "receive" },
-		{ .name = "round-trip" },
+		{ .name = "send-event" }, { .name = "send" },	    { .name = "receive-event" },
+		{ .name = "receive" },	  { .name = "round-trip" },
 	};
 	int device = open_device();
 	int one = must_create(device, HMC | 1), two = must_create(device, HMC | 2);
@@ -311,7 +314,7 @@ static void messages(int size)
 		print(&rows[k]);
 }
 
-/* Every source has an answer waiting: the one longest there is received, and its source sent to again. */
+/* Every source has a pending answer: receive the oldest, and send to its source again. */
 static void busy(void)
 {
 	static struct row rows[] = { { .name = "receive" }, { .name = "send" } };
@@ -334,7 +337,7 @@ static void busy(void)
 	print(&rows[1]);
 }
 
-/* When write() of the other thread began. */
+/* The time when the other thread's write() began. */
 static volatile uint64_t written;
 
 struct sleeper {
@@ -362,14 +365,13 @@ static void *sleeper(void *arg)
 }
 
 /*
- * ROW: from the begin of a write() to handle FD to the return of a poll() in
- * another thread, one of higher priority that slept: it runs whenever it can, so
- * each write() finds it asleep.
+ * ROW: from the begin of a write() to FD to the return of another thread's
+ * poll(). That thread has a higher priority, so it sleeps at each write().
  */
 static void wake_up(int fd, struct row *row)
 {
 	const struct sched_param param = { .sched_priority = 1 };
-	static char message[HEADER + 64];	/* the other thread reads into buffer */
+	static char message[HEADER + 64]; /* the other thread reads into buffer */
 	struct sleeper other = { fd, row };
 	pthread_attr_t attributes;
 	pthread_t thread;
@@ -379,7 +381,7 @@ static void wake_up(int fd, struct row *row)
 	pthread_attr_setschedpolicy(&attributes, SCHED_FIFO);
 	pthread_attr_setschedparam(&attributes, &param);
 	if (pthread_create(&thread, &attributes, sleeper, &other))
-		errx(1, "cannot start a thread that goes first");
+		errx(1, "cannot start a thread of real-time priority");
 
 	for (int i = -WARM_UP; i < SAMPLES; i++) {
 		MARK_IF(i, 6);
@@ -398,8 +400,8 @@ static void wakeup(void)
 	print(&row);
 }
 
-/* A program that comes late for each of its messages. */
-static void *sluggard(void *arg)
+/* A program that reads each message late. */
+static void *late_reader(void *arg)
 {
 	static char message[HEADER + MAX_PAYLOAD];
 	struct pollfd pollfd = { .fd = *(int *)arg, .events = POLLIN };
@@ -414,12 +416,11 @@ static void *sluggard(void *arg)
 }
 
 /*
- * What a message to another source waits, from its write() to the return of
- * poll(), when it comes behind MESSAGES for one whose reader sleeps for SLEEP_MS
- * before it reads each; handles hold such a message after HOLD_MS, if that is
- * not 0. Virtual time also goes on while the partition is idle: at once to the
- * next timer with QEMU's -icount sleep=off, else with the host's clock, so that
- * the host's load is in it.
+ * How long a message waits, from its write() to the return of poll(), behind
+ * MESSAGES of another source whose reader sleeps for SLEEP_MS before each. The
+ * driver holds such a message after HOLD_MS, if that is not 0. With QEMU's
+ * -icount sleep=off, virtual time skips to the next timer while the partition is
+ * idle; without it the result would depend on the host's load.
  */
 static void asleep(int hold_ms, int messages)
 {
@@ -431,10 +432,10 @@ static void asleep(int hold_ms, int messages)
 	pthread_t thread;
 	uint64_t start;
 
-	/* A driver that has no such parameter does as if it were 0. */
+	/* A driver without this parameter behaves as with 0. */
 	if ((parameter >= 0 || hold_ms) && dprintf(parameter, "%d\n", hold_ms) < 0)
 		err(1, "%s", name);
-	if (pthread_create(&thread, NULL, sluggard, &one))
+	if (pthread_create(&thread, NULL, late_reader, &one))
 		errx(1, "cannot start a thread");
 
 	for (int i = 0; i < SLEEPS; i++) {
@@ -446,14 +447,14 @@ static void asleep(int hold_ms, int messages)
 			err(1, "poll");
 		add(&row, timebase() - start);
 		receive_message(two, 64);
-		sleep_ms((messages + 1) * SLEEP_MS);	/* the late reader has read them, too */
+		sleep_ms((messages + 1) * SLEEP_MS); /* until the late reader has read its messages */
 	}
 	if (parameter >= 0)
 		dprintf(parameter, "0\n");
 	print(&row);
 }
 
-/* FD, the handle of SOURCE, closed and created again: rows "close" and "create". */
+/* Close FD, a handle for SOURCE, and create it again: rows "close" and "create". */
 static void close_and_create(int device, int fd, uint32_t source, struct row *rows)
 {
 	for (int i = -WARM_UP; i < SAMPLES; i++) {
@@ -496,9 +497,8 @@ static void allow_files(int count)
 }
 
 /*
- * What the kernel takes for any file that stands for something small, here
- * signals: COUNT of them, one after another. As for a handle, a word is read
- * from the program, and memory allocated beside the file's own.
+ * What the kernel needs for any new file, here a signalfd: COUNT of them. As for
+ * a handle, the kernel reads a word from the program and allocates some memory.
  */
 static void files(int count)
 {
@@ -516,9 +516,9 @@ static void files(int count)
 }
 
 /*
- * The source of the Ith handle of COUNT, from 1. The first and the last are of
- * sources that the hypervisor answers for, the last but one has the highest
- * index; of 65536, that one has index 0.
+ * The source of the Ith handle of COUNT, from 1. The hypervisor answers for the
+ * sources of the first and the last. The last but one has the highest index; of
+ * 65536, index 0.
  */
 static uint32_t source_of(int i, int count)
 {
@@ -526,17 +526,25 @@ static uint32_t source_of(int i, int count)
 }
 
 /*
- * COUNT handles created, one after another; with all of them open, messages of
- * 64 bytes by the one created first and by the one created last, and the one of
- * the highest index closed and created again; all closed.
+ * Create COUNT handles. With all of them open, send and receive 64 bytes by the
+ * first and by the last handle, and close and create the one of the highest
+ * index. Close all.
  */
 static void handles(int count)
 {
 	static struct row rows[2][TRAFFIC + 1] = {
-		{ { .name = "first-send-event" }, { .name = "first-send" }, { .name = "first-receive-event" },
-		  { .name = "first-receive" }, { .name = "first-round-trip" }, { .name = "first-wakeup" } },
-		{ { .name = "last-send-event" }, { .name = "last-send" }, { .name = "last-receive-event" },
-		  { .name = "last-receive" }, { .name = "last-round-trip" }, { .name = "last-wakeup" } },
+		{ { .name = "first-send-event" },
+		  { .name = "first-send" },
+		  { .name = "first-receive-event" },
+		  { .name = "first-receive" },
+		  { .name = "first-round-trip" },
+		  { .name = "first-wakeup" } },
+		{ { .name = "last-send-event" },
+		  { .name = "last-send" },
+		  { .name = "last-receive-event" },
+		  { .name = "last-receive" },
+		  { .name = "last-round-trip" },
+		  { .name = "last-wakeup" } },
 	};
 	static struct row again_rows[] = { { .name = "close" }, { .name = "create" } };
 	int device = open_device(), highest = count > 2 ? count - 1 : count;
@@ -558,7 +566,7 @@ static void handles(int count)
 		traffic(fds[last], fds[other], 64, rows[last], rows[other]);
 	}
 	close_and_create(device, device + highest, source_of(highest, count), again_rows);
-	/* Last, as glibc's calls have more to do once there has been a thread. */
+	/* Last, as glibc's calls cost more once there has been a thread. */
 	for (int last = 0; last < (count > 1 ? 2 : 1); last++)
 		wake_up(fds[last], &rows[last][TRAFFIC]);
 

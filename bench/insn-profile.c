@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A plugin for QEMU's TCG: which functions of the guest's kernel execute how
- * many instructions, while bench/bench.c has what it measures marked. For a
- * guest with one CPU.
+ * A plugin for QEMU's TCG that counts the instructions of each kernel function
+ * of the guest between marks of bench/bench.c. For a guest with one CPU.
  *
- * Arguments: symbols=FILE  what nm -n says of vmlinux
+ * Arguments: symbols=FILE  the output of nm -n for vmlinux
  *            out=FILE      gets a line for each function and row: the row's
  *                          number, how often it was marked, how many
  *                          instructions the function executed, its name
  *
- * "user" is the program, "firmware" all else that is not the kernel's: RTAS.
+ * "user" is the program, "firmware" everything else outside the kernel: RTAS.
  */
 
 #include <errno.h>
@@ -20,13 +19,13 @@
 #include <string.h>
 #include <qemu-plugin.h>
 
-#define ROWS 16
-#define USER 0x10000000		/* where a static program lies */
-#define USER_END 0x20000000
-#define KERNEL 0xc000000000000000
-#define WAKEUP 6		/* the row of bench.c's wakeup */
+#define ROWS	  16
+#define USER	  0x10000000 /* addresses of a static program */
+#define USER_END  0x20000000
+#define KERNEL	  0xc000000000000000
+#define WAKEUP	  6 /* the row of bench.c's wakeup */
 #define INTERRUPT 0xc000000000004500
-#define MARK 0x60004850		/* ori 0,0,0x4850: MARK(0) of bench.c */
+#define MARK	  0x60004850 /* ori 0,0,0x4850: MARK(0) of bench.c */
 
 struct symbol {
 	uint64_t address;
@@ -35,12 +34,12 @@ struct symbol {
 
 QEMU_PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
 
-static GArray *symbols;		/* by address; the last is where the kernel ends */
-static uint64_t *executed;	/* by function: the symbols, then these two */
-static uint64_t *before;	/* the same when the row began */
+static GArray *symbols;	   /* by address; the last one is the end of the kernel */
+static uint64_t *executed; /* by function: the symbols, then "user" and "firmware" */
+static uint64_t *before;   /* the same at the begin of the row */
 static uint64_t *totals[ROWS];
 static uint64_t marked[ROWS];
-static unsigned int row;	/* that runs; 0: none */
+static unsigned int row; /* the current row, 0: none */
 static const char *out;
 
 /* The function that the instruction at @address belongs to. */
@@ -75,7 +74,7 @@ static void mark(unsigned int cpu, void *data)
 	marked[row]++;
 }
 
-/* The event's interrupt divides the wake-up: what comes after it is a row of its own. */
+/* The event's interrupt divides the wake-up: a row of its own begins there. */
 static void interrupt(unsigned int cpu, void *data)
 {
 	if (row == WAKEUP)
@@ -113,8 +112,9 @@ static void finish(qemu_plugin_id_t id, void *data)
 	}
 	for (unsigned int r = 1; r < ROWS; r++) {
 		for (size_t i = 0; i < symbols->len + 2; i++) {
-			const char *name = i < symbols->len ? g_array_index(symbols, struct symbol, i).name :
-					   i == symbols->len ? "user" : "firmware";
+			const char *name = i < symbols->len  ? g_array_index(symbols, struct symbol, i).name :
+					   i == symbols->len ? "user" :
+							       "firmware";
 
 			if (totals[r][i])
 				fprintf(file, "%u %" PRIu64 " %" PRIu64 " %s\n", r, marked[r], totals[r][i], name);
@@ -135,12 +135,10 @@ static gboolean read_symbols(const char *name)
 		return FALSE;
 	}
 	while (fgets(line, sizeof(line), file)) {
-		if (sscanf(line, "%" SCNx64 " %c %1023s", &symbol.address, &type, text) != 3 ||
-		    symbol.address < KERNEL)
+		if (sscanf(line, "%" SCNx64 " %c %1023s", &symbol.address, &type, text) != 3 || symbol.address < KERNEL)
 			continue;
-		/* Not a second name of the same place. */
-		if (symbols->len &&
-		    g_array_index(symbols, struct symbol, symbols->len - 1).address == symbol.address)
+		/* Skip further names of the same address. */
+		if (symbols->len && g_array_index(symbols, struct symbol, symbols->len - 1).address == symbol.address)
 			continue;
 		symbol.name = g_strdup(text);
 		g_array_append_val(symbols, symbol);

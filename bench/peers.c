@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Requests and replies between a partition and a process on its management
- * console's side, over each channel there is: the hypervisor pipe, TCP on the
- * virtual Ethernet, a virtual terminal.
+ * Requests and replies between a partition and a process on its console's side,
+ * over each channel: the hypervisor pipe, TCP on the virtual Ethernet, a virtual
+ * terminal.
  *
  * usage, in the partition: peers instructions|time CHANNEL SIZE COUNT
  *        where CHANNEL is pipe=FIRST[-LAST] (source indexes), tcp=ADDRESS:PORT
@@ -10,18 +10,15 @@
  *        peers unit
  *        on the console's side: peers serve tcp=ADDRESS:PORT | unix=PATH
  *
- * A request of SIZE bytes of payload goes out, the same bytes come back; the
- * next one follows. On a stream four bytes of length go before the payload,
- * which is what a message is made of where the channel has none.
+ * A request of SIZE bytes is sent, the same bytes come back, and the next request
+ * follows. On a stream four bytes of length precede the payload.
  *
- * "time" prints what a round trip takes in nanoseconds; with more than one
- * source there is a thread for each. "instructions" is for a hypervisor whose
- * virtual time counts instructions (QEMU's -icount shift=0), and prints how many
- * the partition executes in a round trip. While it waits, virtual time goes on.
- * So that time is not taken by an idle CPU, whose clock may leap, but by a
- * thread that runs when nothing else does and counts its own instructions: what
- * it counted is subtracted, the rest is the round trip's, interrupts and kernel
- * threads included.
+ * "time" prints the nanoseconds of a round trip; each source has a thread.
+ * "instructions" is for a hypervisor whose virtual time counts instructions
+ * (QEMU's -icount shift=0), and prints how many the partition executes in a round
+ * trip. Virtual time goes on while the partition waits. So a thread that runs
+ * when nothing else does counts its own instructions, and these are subtracted:
+ * the rest belongs to the round trip, interrupts and kernel threads included.
  *
  * Prints a line: median, 10th, 90th and 99th percentile, number of samples,
  * round trips per second.
@@ -47,12 +44,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#define HEADER 48		/* before each payload, in the pipe's ABI */
-#define FRAME 4			/* the same on a stream: be32 length of the payload */
+#define HEADER	    48 /* before each payload, in the pipe's ABI */
+#define FRAME	    4  /* the same on a stream: be32 length of the payload */
 #define MAX_PAYLOAD 4088
-#define HMC 0x02000000		/* hmcN is HMC | N */
+#define HMC	    0x02000000 /* hmcN is HMC | N */
 #define MAX_THREADS 64
-#define WARM_UP 20		/* round trips before the first sample */
+#define WARM_UP	    20 /* round trips before the first sample */
 
 static bool read_all(int fd, void *data, size_t len)
 {
@@ -78,7 +75,7 @@ static bool write_all(int fd, const void *data, size_t len)
 	return true;
 }
 
-/* An address of TCP (ADDRESS:PORT), or null. */
+/* Parse ADDRESS:PORT. */
 static bool tcp_address(const char *text, struct sockaddr_in *address)
 {
 	const char *colon = strchr(text, ':');
@@ -153,8 +150,8 @@ static int serve(const char *where)
  * The partition's side
  */
 
-#define TICKS_PER_US 512	/* the timebase's rate */
-#define COUNTER_LOOP 3		/* instructions for each count */
+#define TICKS_PER_US 512 /* the timebase's rate */
+#define COUNTER_LOOP 3	 /* instructions for each count */
 
 struct client {
 	int fd;
@@ -167,7 +164,7 @@ struct client {
 static volatile uint64_t counted;
 static pthread_barrier_t all_warm;
 
-/* Runs when nothing else does. */
+/* A thread that runs when nothing else does. */
 static void *count_idle(void *arg)
 {
 	const struct sched_param param = { 0 };
@@ -179,7 +176,7 @@ static void *count_idle(void *arg)
 	return arg;
 }
 
-/* Nanoseconds of time, or instructions that were not the counting thread's. */
+/* Nanoseconds, or instructions without those of the counting thread. */
 static uint64_t now(void)
 {
 	uint64_t ticks;
@@ -231,7 +228,7 @@ static int open_tcp(const char *where)
 	struct sockaddr_in remote;
 
 	if (!tcp_address(where, &remote))
-		errx(2, "'%s' is no ADDRESS:PORT", where);
+		errx(2, "'%s' is not ADDRESS:PORT", where);
 	if (fd < 0 || connect(fd, (struct sockaddr *)&remote, sizeof(remote)))
 		err(1, "%s", where);
 	no_delay(fd);
@@ -278,7 +275,7 @@ static void *run(void *arg)
 
 		if (!i)
 			pthread_barrier_wait(&all_warm);
-		/* Letters and digits alone: a terminal does not carry every sequence of bytes. */
+		/* Only letters and digits: a terminal does not carry all bytes. */
 		memset(message + header, 'a' + (i + WARM_UP) % 26, client->size);
 		snprintf(number, sizeof(number), "%07d", (i + WARM_UP) % 10000000);
 		memcpy(message + header, number, client->size < 7 ? client->size : 7);
@@ -342,8 +339,8 @@ static void measure(const char *channel, int size, int count)
 }
 
 /*
- * Code of known length, and the same around a sleep of 1 ms and of 20 ms: what
- * is printed must be that length, and not grow with the sleep.
+ * Code of known length, alone and around sleeps of 1 ms and 20 ms. What is
+ * printed must be that length, and must not grow with the sleep.
  */
 static void unit(void)
 {

@@ -1,20 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What `make bench` makes of its numbers: tables, charts and docs/performance.md. Nothing is measured here."""
+"""What `make bench` makes of its numbers: tables, charts and the summary in docs/. Nothing is measured here."""
 
 import json
 import re
-import runpy
-import sys
 
 import pytest
 
-from lab import TOP
+from bench import calls, host, page, peers, profile, tables
+from lab import LabError
 
-sys.path.insert(0, str(TOP / "scripts"))
-import bench_peers      # noqa: E402
-import bench_show       # noqa: E402
-
-SECTIONS = runpy.run_path(str(TOP / "scripts/bench"))["SECTIONS"]
 NEWER = ["ours", "ours, newer", "Linux's"]
 
 
@@ -25,99 +19,107 @@ def numbers(median):
 
 def made_up(names):
     """What a run with kernels of NAMES could have measured."""
-    calls = {part: {row: numbers(1000 + 10 * number) for number, (row, _) in enumerate(rows)}
-             for part, _, rows in bench_show.PARTS + bench_show.HANDLES}
-    calls["unit"] = {"unit-1000": numbers(1000.0)}
-    peers = {channel: {str(size): {"median": 7e3, "p10": 1, "p90": 2e4, "p99": 3e4, "samples": 9, "rate": 100.0}
-                       for size in bench_peers.SIZES} for channel in {**bench_peers.CHANNELS, **bench_peers.BUSY}}
-    host = {str(size): dict.fromkeys([title for _, title in bench_peers.DEVICE] + ["hvpipe-hmc"], 5000)
-            for size in bench_peers.SIZES}
+    results = {part: {row: numbers(1000 + 10 * number) for number, (row, _) in enumerate(rows)}
+               for part, _, rows in calls.PARTS + calls.HANDLES}
+    results["unit"] = {"unit-1000": numbers(1000.0)}
+    channels = {channel: {str(size): {"median": 7e3, "p10": 1, "p90": 2e4, "p99": 3e4, "samples": 9, "rate": 100.0}
+                          for size in peers.SIZES} for channel in {**peers.CHANNELS, **peers.BUSY}}
+    on_host = {str(size): dict.fromkeys([title for _, title in host.DEVICE] + ["hvpipe-hmc"], 5000)
+               for size in peers.SIZES}
     return json.loads(json.dumps({
         "commit": "0123456", "setup": {"hypervisor": "QEMU"},
-        "calls": {name: {"kernel": name, "release": "6.12", "what": "gcc 12", "results": calls} for name in names},
-        "asleep": {name: {"results": {part: {"wait": numbers(2e7)} for part, _, _ in bench_show.ASLEEP}}
+        "calls": {name: {"kernel": name, "release": "6.12", "what": "gcc 12", "results": results} for name in names},
+        "asleep": {name: {"results": {part: {"wait": numbers(2e7)} for part, _, _ in calls.ASLEEP}}
                    for name in names},
-        "flushed": {name: {"results": calls} for name in names},
-        "depends": {title: {"results": calls} for title, *_ in bench_show.VARIANTS},
+        "flushed": {name: {"results": results} for name in names},
+        "depends": {title: {"results": results} for title, *_ in calls.VARIANTS},
         "profile": {name: {row: {"hvpipe_write": 100.0 + len(row), "do_IRQ": 50.0, "memcpy": 3.0}
-                           for row in bench_show.PROFILED} for name in names},
-        "peers": {"instructions": {**peers, "unit": {"work": 1000010.0, "and a sleep of 1 ms": 1009149.0}},
-                  "time": peers, "loads": [2.0, 1.0], "processors": 2},
-        "host": {"hmc1": host, "hmc2": host}}))
-
-
-def texts_of(results):
-    """{title: text} of all that is shown."""
-    return {title: make(results) for title, make in SECTIONS}
+                           for row in profile.PROFILED} for name in names},
+        "peers": {"instructions": {**channels, "unit": {"work": 1000010.0, "and a sleep of 1 ms": 1009149.0}},
+                  "time": channels, "loads": [2.0, 1.0], "processors": 2},
+        "host": {"hmc1": on_host, "hmc2": on_host}}))
 
 
 @pytest.mark.parametrize("names", [["ours"], ["ours", "baseline"], NEWER])
-def test_a_page_made_twice_is_the_same(tmp_path, names):
-    """All that is shown gets to its place on the page, in place of what was there."""
-    texts = texts_of(made_up(names))
-    page = bench_show.write_page(texts, tmp_path).read_text(encoding="utf-8")
-    assert bench_show.page_with(page, texts) == page
+def test_full_page(names):
+    """build/performance.md has each table once."""
+    texts = page.show_all(made_up(names))
+    full = page.full_page(texts)
     for title, text in texts.items():
-        assert page.count(f"### {title}\n") == (1 if text else 0) and text in page
+        assert full.count(f"## {title}\n") == 1 and text in full
+    assert len(texts) == len(page.SECTIONS) - (len(names) == 1)     # one kernel is not compared
 
 
-def test_tables_and_figures_are_on_the_page_once():
-    """The page has no table that the bench does not write."""
-    page = (TOP / "docs/performance.md").read_text(encoding="utf-8")
-    assert page.count(bench_show.BEGIN) == page.count(bench_show.END) == 1
-    before, _, rest = page.partition(bench_show.BEGIN)
-    prose = before + rest.partition(bench_show.END)[2]
+def test_docs_show_a_run():
+    """The summary in docs/performance.md is the one of bench/results.json, which a run wrote, and its only figures."""
+    text = page.DOCS.read_text(encoding="utf-8")
+    results = json.loads(page.RESULTS.read_text(encoding="utf-8"))
+    assert page.page_with(text, results) == text
+    before, _, rest = text.partition(page.BEGIN)
+    prose = before + rest.partition(page.END)[2]
     assert "```" not in prose and not re.search(r"^\|", prose, re.M)
+    assert "-dirty" not in results["commit"]
 
 
-def test_a_page_without_a_place_is_left_alone():
-    """Nothing is written to a page that has no marks."""
-    assert bench_show.page_with("no marks\n", {"a": "b"}) is None
+@pytest.mark.parametrize("names", [["ours"], ["ours", "baseline"], NEWER])
+def test_summary_from_essentials(names):
+    """What a run keeps in bench/results.json is enough for the summary, which fits on a screen."""
+    results = made_up(names)
+    text = page.summary(results)
+    assert page.summary(page.essentials(results)) == text
+    assert len(text.splitlines()) <= 40 and max(map(len, text.splitlines())) <= 120
 
 
-def test_what_a_kernel_cannot_do_is_missing():
-    """A row that one kernel has not is shown for the others."""
+def test_page_without_a_place():
+    """A page without marks is not written to."""
+    with pytest.raises(LabError, match="no place"):
+        page.page_with("no marks\n", made_up(["ours"]))
+
+
+def test_missing_rows():
+    """A row that one kernel lacks is shown for the others."""
     results = made_up(NEWER)
     del results["calls"]["Linux's"]["results"]["messages 4088"]
     del results["calls"]["Linux's"]["results"]["rtas_call"]
     del results["asleep"]["Linux's"]["results"]["asleep 10 1"]
-    texts = texts_of(results)
+    texts = page.show_all(results)
     assert sum(text.count("missing") for text in texts.values()) == 5 + 1 + 2 * 2 + 1, texts
 
 
-def test_every_kernel_has_its_column():
+def test_columns():
     """Three kernels are three columns, and the ratio is that of the last two."""
     results = made_up(NEWER)
     results["calls"]["Linux's"]["results"]["floor"]["getppid"]["median"] = 500
-    line = next(line for line in texts_of(results)["What each call costs"].splitlines() if "getppid()" in line)
+    texts = page.show_all(results)
+    line = next(line for line in texts["What each call costs"].splitlines() if "getppid()" in line)
     assert line.split()[1:] == ["1,000", "1.0%", "1,000", "500", "2.00"]
-    dearer = texts_of(results)["What Linux's driver does for less"].splitlines()
+    dearer = texts["What Linux's driver does for less"].splitlines()
     assert len(dearer) == 2 and dearer[1].split() == ["floor:", "getppid()", "1,000", "500", "2.00"]
 
 
-def test_a_second_run_says_how_far_it_is_from_the_first():
-    """The row that differs most is named, with both numbers."""
+def test_repeatability():
+    """A second run names the row that differs most from the first, with both numbers."""
     before, now = made_up(["ours"]), made_up(["ours"])
-    assert bench_show.repeatability(now, {}) == ""
-    assert bench_show.repeatability(now, before).endswith("of the same kernels, by 0.0% at most")
+    assert tables.repeatability(now, {}) == ""
+    assert tables.repeatability(now, before).endswith("of the same kernels, by 0.0% at most")
     now["calls"]["ours"]["results"]["messages 64"]["send"]["median"] = 1020
-    assert bench_show.repeatability(now, before).endswith(
+    assert tables.repeatability(now, before).endswith(
         "by 2.0% at most (ours: 64 bytes: send, no event inside, 1,000 then, 1,020 now)")
     now["calls"]["ours"]["kernel"] = "another"
-    assert "of other kernels" in bench_show.repeatability(now, before)
+    assert "of other kernels" in tables.repeatability(now, before)
 
 
-def test_every_function_has_a_group():
-    """The driver's functions count as such, whichever driver it is, and rtas_call()'s look-up as RTAS."""
-    assert [bench_show.group_of(name) for name in
+def test_groups():
+    """Functions of either driver count as driver, and the look-up in rtas_call() as RTAS."""
+    assert [profile.group_of(name) for name in
             ("hvpipe_write_pipe", "papr_hvpipe_handle_write", "rtas_check_exception_hvpipe", "xa_load", "xas_start",
              "rtas_call", "do_IRQ", "_raw_spin_lock_irqsave", "update_rq_clock", "unheard_of")] == [
                  *["driver"] * 3, *["RTAS"] * 3, "interrupt", "locking", "interrupt", "other"]
 
 
-def test_charts_are_drawn(tmp_path):
-    """Both charts have a line for each kernel and row, and say their licence."""
-    for path in bench_show.charts(made_up(NEWER)["calls"], tmp_path):
+def test_charts(tmp_path):
+    """Both charts have a line for each kernel and row, and name their licence."""
+    for path in page.charts(made_up(NEWER)["calls"], tmp_path):
         text = path.read_text(encoding="utf-8")
-        assert bench_show.LICENCE in text
+        assert page.LICENCE in text
         assert all(name.replace("'", "&#39;") in text or name in text for name in NEWER)

@@ -1,43 +1,37 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The program that the channels are compared with, bench/peers.c."""
-
-import subprocess
-import sys
+"""bench/peers.c, the program that compares the pipe with other channels."""
 
 import pytest
 
-from lab import KERNEL, TOP, initrd_with
-
-sys.path.insert(0, str(TOP / "scripts"))
-from bench_peers import check_unit, parse, serving   # noqa: E402
+from bench.peers import build_peers, check_unit, parse, serving
+from lab import KERNEL
 
 COUNT = 5
 
 
 @pytest.fixture(scope="module", name="partition")
 def counting_partition(lab):
-    """A partition that counts instructions, with an HMC, a source that answers by itself and a third terminal."""
+    """A partition that counts instructions, with an HMC, sources that answer by themselves and a third terminal."""
     directory = lab.scratch("peers")
-    code = (TOP / "bench/peers.c").read_text(encoding="utf-8")
-    subprocess.run(["gcc", "-Wall", "-Wextra", "-Werror", "-O2", "-o", directory / "peers", "-x", "c", "-"],
-                   input=code.encode(), check=True)
+    build_peers(directory / "peers")
     terminal = directory / "terminal.sock"
     with serving(directory / "peers", f"unix={terminal}"):
-        yield lab.partition(name="peers", append="kunit.enable=0", sources=["hmc1"], echo=["hmc2", "hmc3"], options=[
-            "-initrd", initrd_with(directory, "peers", code), "-icount", "shift=0",
-            "-chardev", f"socket,id=terminal,path={terminal}", "-device", "spapr-vty,chardev=terminal,reg=0x30002000"])
+        yield lab.partition(name="peers", append="kunit.enable=0", sources=["hmc1"], echo=["hmc2", "hmc3"],
+                            programs=["bench/peers"], options=[
+                                "-icount", "shift=0", "-chardev", f"socket,id=terminal,path={terminal}",
+                                "-device", "spapr-vty,chardev=terminal,reg=0x30002000"])
 
 
-def test_an_instruction_counts_as_one_and_waiting_as_none(partition):
-    """What the program counts is what the partition executes."""
+def test_unit(partition):
+    """Instructions are counted as one each, and waiting as none."""
     if KERNEL == "vmlinux-debug":
-        pytest.skip("KASAN and lockdep execute more in a sleep than may count as nothing")
+        pytest.skip("with KASAN and lockdep a sleep has too many instructions of its own")
     check_unit(partition)
 
 
 @pytest.mark.parametrize("channel, sources", [("pipe=1", 1), ("pipe=2", 1), ("pipe=2-3", 2), ("terminal=/dev/hvc2", 1)])
 @pytest.mark.parametrize("size", [1, 64, 4048])
-def test_each_request_is_replied_to(lab, partition, channel, sources, size):
+def test_replies(lab, partition, channel, sources, size):
     """Requests come back unchanged on each channel, as many as were asked for."""
     if channel == "pipe=1":
         lab.hmc(partition, "hmc1", "echo")
@@ -52,7 +46,7 @@ def test_each_request_is_replied_to(lab, partition, channel, sources, size):
     ("time pipe=1 0 1", "'0'"), ("time pipe=1 4089 1", "'4089'"), ("time pipe=1 64 0", "'0'"),
     ("weigh pipe=1 1 1", "usage"),
 ])
-def test_a_wrong_argument_is_named(partition, arguments, words):
-    """The program says what it cannot do."""
+def test_bad_argument(partition, arguments, words):
+    """A wrong argument is named in the message."""
     command = partition.run(f"peers {arguments}")
     assert command.status and words in command.stdout, command.stdout
