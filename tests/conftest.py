@@ -1,20 +1,26 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the tests share: one lab, and partitions that are booted once and used by many tests."""
+"""What tests share: a lab, and partitions that are booted once and used by many tests."""
 
 import pytest
 
 import reliability
+from faults import proven
 from lab import BUILD, KERNEL, SPLAT, Lab
 
-# The fast ones first; what boots a partition of its own last.
+# Fast modules first; those that boot partitions of their own last.
 ORDER = ("test_build", "test_bench", "test_unit", "test_kunit", "test_abi", "test_pipe", "test_loss", "test_faults",
          "test_pairs", "test_suspend", "test_races", "test_failslab", "test_migrate", "test_kexec", "test_boot",
          "test_cost", "test_peers", "test_fuzz", "test_shell", "test_run", "test_soak", "test_silence",
          "test_reliability")
 
 
+def pytest_addoption(parser):
+    """Add the option of test_cost.py."""
+    parser.addoption("--write-cost", action="store_true", help="write new numbers into test_cost.py")
+
+
 def pytest_collection_modifyitems(items):
-    """Run the modules in ORDER, those not named there last."""
+    """Run the modules in ORDER, others last."""
     def place(item):
         name = item.module.__name__
         return ORDER.index(name) if name in ORDER else len(ORDER)
@@ -22,13 +28,13 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_report_header():
-    """Say what is tested."""
+    """Show what is tested."""
     return [f"hvpipe {reliability.commit()}"] + [f"{name}: {(BUILD / name).resolve()}" for name in
                                                  (KERNEL, "qemu-system-ppc64")]
 
 
 def pytest_configure(config):
-    """Tell the tests whether all of them are run."""
+    """Let tests know whether all of them are run."""
     config.whole = config.args == ["tests"] and not (config.option.keyword or config.option.markexpr)
 
 
@@ -38,33 +44,39 @@ def pytest_runtest_logreport(report):
 
 
 def pytest_sessionfinish(session):
-    """Write the page that a whole run gives."""
+    """Write what a whole run has proved."""
     if session.config.whole:
-        reliability.RUN.write_text(reliability.page(), encoding="utf-8")
+        reliability.write()
 
 
 @pytest.fixture(scope="session", name="lab")
 def the_lab():
-    """The lab of this test run; all in it ends with the run."""
+    """The lab of this test run; everything in it ends with the run."""
     with Lab() as lab:
         yield lab
 
 
 @pytest.fixture(scope="session", name="shared")
 def shared_partition(lab):
-    """A partition with four sources that HMCs connect to. Tests that use it leave it working."""
+    """A partition with four sources for HMCs. Tests that use it must leave it working."""
     return lab.partition(name="shared", sources=["hmc1", "hmc2", "hmc3", "hmc4"])
 
 
 @pytest.fixture(scope="session")
 def echoing(lab):
-    """A partition whose hypervisor answers for hmc1 and hmc2 itself, and whose kernel ran its KUnit tests."""
+    """A partition whose hypervisor answers for hmc1 and hmc2, and whose kernel ran its KUnit tests."""
     return lab.partition(name="echoing", echo=["hmc1", "hmc2"], append="kunit.enable=1")
+
+
+@pytest.fixture(name="pipe")
+def proven_pipe(lab, machine):
+    """The module's own partition, MACHINE, which is checked after each test; see faults.py."""
+    yield from proven(machine, lab)
 
 
 @pytest.fixture(autouse=True)
 def pair(request, record_property):
-    """Note of a test of a pair which fault it makes, and which operation meets it: docs/reliability.md counts them."""
+    """Record the fault and the operation of a test that has both as parameters, for docs/reliability.md."""
     parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
     if {"fault", "operation"} <= parameters.keys():
         record_property("fault", parameters["fault"])
@@ -73,7 +85,7 @@ def pair(request, record_property):
 
 @pytest.fixture(autouse=True)
 def tidy(request):
-    """End what a test leaves running, so that the next one does not fail for it."""
+    """End what a test leaves running, so that the next test does not fail for it."""
     yield
     if "lab" in request.fixturenames:
         request.getfixturevalue("lab").tidy()
@@ -81,7 +93,7 @@ def tidy(request):
 
 @pytest.fixture(name="partition")
 def idle_partition(lab, shared):
-    """The shared partition, seen to be idle before the test and after it: no handle open, nothing crashed."""
+    """The shared partition. Before and after the test no handle is open, and the kernel has not complained."""
     def check_idle():
         status = shared.check("hvpipe status")
         assert "pipe enabled, 0 sources open" in status, status
@@ -90,5 +102,5 @@ def idle_partition(lab, shared):
     yield shared
     lab.tidy()
     check_idle()
-    said = shared.console.since(mark)
-    assert not SPLAT.search(said), f"the kernel complained:\n{said[-4000:]}"
+    console = shared.console.since(mark)
+    assert not SPLAT.search(console), f"the kernel complained:\n{console[-4000:]}"

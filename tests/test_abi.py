@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The user ABI's tests, which run in a partition whose hypervisor answers messages itself."""
+"""The tests of the user ABI, which run in a partition whose hypervisor answers messages itself."""
 
 import re
 
@@ -11,7 +11,7 @@ CODE = TOP / "linux/tools/testing/selftests/powerpc/papr_hvpipe/papr_hvpipe.c"
 
 
 def cases():
-    """The names of all tests, from their code: one that did not run must not go unnoticed."""
+    """The names of all tests, from their code, so that a test that did not run fails."""
     code = CODE.read_text(encoding="utf-8")
     return [".".join(match) for match in re.findall(r"^TEST_F(?:_TIMEOUT|_SIGNAL)?\((\w+),\s*(\w+)", code, re.M)]
 
@@ -25,7 +25,7 @@ def report(echoing):
 
 @pytest.mark.parametrize("case", cases())
 def test_abi(report, case):
-    """A test ran and passed."""
+    """The test ran and passed."""
     result = re.search(rf"^(not )?ok \d+ {re.escape(case)}\b(.*)$", report, re.M)
     assert result, f"{case} did not run:\n{report[-4000:]}"
     assert not result[1], report[max(0, result.start() - 3000):result.end()]

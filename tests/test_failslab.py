@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernel has no memory, or cannot copy from or to a program, at each place in turn where it asks for that.
+"""The kernel's allocations, and its copies from and to user space, fail one after the other.
 
-For each operation the 1st thing that the kernel needs in it fails, then the 2nd, until the operation has succeeded
-without a failure. The steps are those of test_faults, with `failN` before the step in which the Nth is to fail. What
-comes out of a step in which something failed ends in "!"; if the step failed for it, it follows again and must do as if
-there had been nothing. Needs a kernel with fault injection: `make test KERNEL=vmlinux-debug`.
+For each operation the 1st allocation or copy fails, then the 2nd, until the operation succeeds without a failure. The
+step `failN` before an operation makes the Nth fail. The result of a step in which something failed ends in "!"; if the
+step returned the failure, it follows again and must work as if nothing had happened. Needs a kernel with fault
+injection: `make test KERNEL=vmlinux-debug`. faults.py explains the other steps, and the proof after each test.
 """
 
 import re
@@ -12,42 +12,32 @@ import time
 
 import pytest
 
-from lab import BUILD, KERNEL, TOP, initrd_with
-from test_faults import STEPS, Pipe, proven
-from test_races import run_race
-from test_suspend import count_enabled
+from faults import Pipe, switches
+from lab import BUILD, KERNEL
+from races import run_race
 
 CONFIG = (BUILD / KERNEL).resolve().parent / "config"
 pytestmark = pytest.mark.skipif(not CONFIG.exists() or "CONFIG_FAILSLAB=y" not in CONFIG.read_text(encoding="utf-8"),
                                 reason=f"{KERNEL} cannot inject faults; KERNEL=vmlinux-debug can")
 DEBUG = "/sys/kernel/debug"
-CACHE = "/sys/kernel/slab/kmalloc-8k"      # where the driver has room for a message from
+CACHE = "/sys/kernel/slab/kmalloc-8k"      # the driver's buffers for messages
 
 
 @pytest.fixture(scope="module")
 def machine(lab):
     """A partition for all tests here."""
-    place = lab.scratch("failslab")
-    initrd = initrd_with(place, "steps", STEPS)
-    initrd = initrd_with(place, "race", (TOP / "tests/race.c").read_text(encoding="utf-8"), initrd=initrd)
-    pipe = Pipe(lab, "failslab", options=["-initrd", initrd, "-trace", "runstate_set"], smp=2)
-    # Allocations that could wait for memory fail, too; and no failure is reported as one by a stack trace.
+    pipe = Pipe(lab, "failslab", programs=["guest/race"], options=["-trace", "runstate_set"], smp=2)
+    # Allocations that may wait for memory fail, too; and failures are not reported by a stack trace.
     pipe.partition.check(f"cd {DEBUG}; echo N >failslab/ignore-gfp-wait; echo 0 >failslab/verbose; "
                          "echo 0 >fail_usercopy/verbose")
     yield pipe
     pipe.close()
 
 
-@pytest.fixture(name="pipe")
-def proven_pipe(lab, machine):
-    """The partition, proven to work after each test."""
-    yield from proven(machine, lab)
+PLACES = 24     # to fail in an operation; more than any has
 
-
-PLACES = 24     # that are tried in an operation; more than any has
-
-# The operation; the errors it may have; the messages that each run of the steps drops; the steps, with the place for
-# `failN` and the number of the run.
+# Operation: its possible errors; the messages that each run drops; the steps, with places for `failN` and the run's
+# number
 OPERATIONS = {
     "create": ("ENOMEM EFAULT", 0, "{fail} open1 write1 take1=1.{n} close1"),
     "write": ("", 0, "open1 {fail} write1 take1=1.{n} read1=nothing close1"),
@@ -65,24 +55,25 @@ OPERATIONS = {
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_each_failure_in_turn(pipe, operation):
-    """Each has its errno or goes unnoticed; the same again succeeds, and no message is lost, doubled or left."""
+def test_each_failure(pipe, operation):
+    """Each failure gives an expected errno or goes unnoticed. The call succeeds when repeated; no message is lost or
+    doubled."""
     errors, drops, steps = OPERATIONS[operation]
     asked = " ".join(steps.format(fail=f"fail{n}", n=n) for n in range(1, PLACES + 1))
     pipe.drops = drops * PLACES
     said = pipe.run(asked)
     assert re.sub(r"\w+=(ENOMEM|EFAULT)! ", "", said).replace("!", "") == asked, said
     assert set(re.findall(r"=(\w+)!", said)) - {"EMSGSIZE"} == set(errors.split()), said
-    # The first did strike, and at the last there was nothing left to fail.
+    # The first failed, and in the last run there was nothing left to fail.
     assert "!" in said.partition("fail2 ")[0] and "!" not in said.rpartition("fail")[2], said
 
 
-# Those that are tried in a suspension, which has hundreds: the first ones, where it begins, and ever fewer of the rest
+# The failures to try in a suspension, which has hundreds of places: all at the beginning, ever fewer of the rest
 SLEEP_PLACES = [*range(1, 20), *(int(20 * 1.25**k) for k in range(20))]
 
 
-def test_each_failure_in_turn_of_a_suspension(pipe):
-    """The partition may not fall asleep for it; after each the pipe is on, what was held or announced is read once."""
+def test_each_failure_in_suspend(pipe):
+    """A failure may cancel the suspension. After each the pipe is on, and pending messages are read once."""
     asked = "open1 open2 write1 poll1=in,out short1=EMSGSIZE write2 poll2=in,out "
     asked += "".join(f"fail{n} sleep " for n in SLEEP_PLACES)
     asked += "ready1 read1=1.1 read1=nothing take2=2.1 read2=nothing close1 close2"
@@ -97,22 +88,23 @@ def test_each_failure_in_turn_of_a_suspension(pipe):
     said = sleeper.check()
     assert re.sub(r"sleep=\w+! ", "", said).replace("!", "") == asked, said
     assert "!" in said.partition("fail2 ")[0] and "!" not in said.rpartition("fail")[2], said
-    assert re.fullmatch("(01)*", count_enabled(pipe, mark))
+    assert re.fullmatch("(01)*", switches(pipe, mark))
 
 
 def fail_in_cache(pipe, percent):
-    """Have PERCENT of the allocations of room for a message fail, for all tasks; 0: none."""
+    """Make PERCENT of the allocations of message buffers fail, in all tasks; 0: none."""
     pipe.partition.check(f"echo {int(percent > 0)} >{CACHE}/failslab; cd {DEBUG}/failslab; echo Y >cache-filter; "
                          f"echo -1 >times; echo {percent} >probability")
 
 
-def test_no_memory_for_long(pipe):
-    """Reads fail with ENOMEM, and closing has the work try again; when there is memory all go on, nothing is lost."""
+def test_no_memory(pipe):
+    """Without memory reads fail with ENOMEM, and the work after a close is retried. With memory all continues; nothing
+    is lost."""
     steps = ("open1 open2 open3 write1 poll1=in,out short1=EMSGSIZE meet write2 poll2=in,out read2=ENOMEM "
              "short2=ENOMEM read2=ENOMEM write3 now3=out close2 meet take3=3.1 read1=1.1 read1=nothing read3=nothing "
              "close1 close3")
     waiting = pipe.start(steps)
-    # The first message took the room that there was.
+    # The first message took the spare buffer.
     fail_in_cache(pipe, 100)
     pipe.meet()
     fail_in_cache(pipe, 0)

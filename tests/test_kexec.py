@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A second kernel takes the partition over while the pipe is in use: by kexec, and after a crash.
+"""A second kernel takes over the partition while the pipe is in use: by kexec, and after a crash.
 
-A kexec runs the reboot notifiers, so the driver disables the pipe; the processes stay as they are. A crash runs
+A kexec calls the driver's reboot notifier, which disables the pipe; the processes stay as they are. A crash calls
 nothing: it is the system reset by which an HMC has a partition dump itself, and the next kernel finds the pipe enabled
-and a message announced. Either way that kernel has a pipe that works, has received what waited, and counts it as
-dropped. What the first had received is gone with it. The steps that programs take are those of test_faults.
+and a message announced. Either way the pipe works in the next kernel, which has received the pending messages and
+counts them as dropped. Messages that the first kernel had received are gone with it. faults.py explains the steps.
 """
 
 import re
@@ -14,77 +14,42 @@ import subprocess
 
 import pytest
 
-from lab import BUILD, KERNEL, SPLAT, initrd_with, source_id
-from test_faults import STEPS, Pipe, console_hmc
+from faults import HMC4, Pipe, console_hmc
+from lab import BUILD, KERNEL, SPLAT, initramfs_with
 
-HMC4 = f"{source_id('hmc4'):#010x}"
-MEMORY = {"vmlinux": ("1G", "256M")}    # of the partition, and set aside for the kernel after a crash
-
-KEXEC = r"""
-#define _GNU_SOURCE
-#include <fcntl.h>
-#include <linux/kexec.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/reboot.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-/* kexec {now|crash} KERNEL INITRAMFS COMMAND-LINE */
-int main(int argc, char **argv)
-{
-    int kernel, initramfs, crash;
-
-    if (argc != 5)
-        return 2;
-    crash = !strcmp(argv[1], "crash");
-    kernel = open(argv[2], O_RDONLY);
-    initramfs = open(argv[3], O_RDONLY);
-    if (syscall(SYS_kexec_file_load, kernel, initramfs, strlen(argv[4]) + 1, argv[4],
-                crash ? KEXEC_FILE_ON_CRASH : 0)) {
-        perror("kexec_file_load");
-        return 1;
-    }
-    if (crash)
-        return 0;
-    reboot(RB_KEXEC);
-    perror("reboot");
-    return 1;
-}
-"""
+MEMORY = {"vmlinux": ("1G", "256M")}    # of the partition, and reserved for the kernel after a crash
 
 
 @pytest.fixture(scope="module")
-def initrd(lab):
-    """An initramfs with a second kernel, and with the initramfs of that."""
+def files(lab):
+    """For the initramfs: a second kernel and its own initramfs."""
     place = lab.scratch("kexec")
     subprocess.run(["powerpc64le-linux-gnu-strip", "-o", place / "vmlinux", BUILD / KERNEL], check=True)
-    second = initrd_with(place, "steps", STEPS)
-    yield initrd_with(place, "kexec", KEXEC, files=[place / "vmlinux", second], initrd=second)
+    yield {"vmlinux": place / "vmlinux", "initramfs": initramfs_with(place / "initramfs", ["guest/steps"])}
     shutil.rmtree(place)
 
 
 class Successor(Pipe):
-    """A partition that goes over to another kernel."""
+    """A partition that another kernel takes over."""
 
-    def __init__(self, lab, way, case, initrd):
+    def __init__(self, lab, way, case, files):
         memory, reserved = MEMORY.get(KERNEL, ("2G", "768M"))
-        super().__init__(lab, f"{way}-{case}", options=["-initrd", initrd, "-m", memory], smp=2,
+        super().__init__(lab, f"{way}-{case}", programs=["guest/kexec"], files=files, memory=memory, smp=2,
                          append=f"crashkernel={reserved}" if way == "crash" else "")
         self.way = way
-        self.kexec = "/vmlinux /initrd-steps 'console=hvc0 rdinit=/init'"
+        self.kexec = "/vmlinux /initramfs 'console=hvc0 rdinit=/init'"
         if way == "crash":
             self.partition.check(f"kexec crash {self.kexec}")
 
     def take_over(self):
-        """Leave the kernel for its successor; returns when that one has booted."""
+        """Start the other kernel; returns when it has booted."""
         mark = self.partition.hypervisor.size
         if self.way == "crash":
             self.partition.qmp.execute("inject-nmi")
         else:
             self.partition.start(f"exec kexec now {self.kexec}")
         self.partition.wait_booted()
-        self.partition.check("mkfifo /tmp/meet /tmp/met")
+        self.prepare()
         said = self.partition.hypervisor.since(mark)
         assert re.findall("hvpipe_enable enabled (.)", said) == (["1"] if self.way == "crash" else ["0", "1"])
 
@@ -115,14 +80,14 @@ def leave_held(pipe, lab):
 
 
 def leave_sending(pipe, lab):
-    """A send waits for an HMC that takes nothing. That HMC gets the message once, and then the next kernel's."""
+    """A send waits for a stalled HMC, which gets that message once, and then the next kernel's."""
     hmc = lab.hmc(pipe.partition, "hmc4", "recv", "-n", "2")
     hmc.err.wait_for("connected to")
     hmc.signal(signal.SIGSTOP)
     pipe.partition.start("printf late | hvpipe -s hmc4 send")
     pipe.partition.hypervisor.wait_for(rf"hvpipe_send source {HMC4} size 4 status 9900\s")
     pipe.take_over()
-    # The others work, though that HMC takes nothing yet.
+    # The others work while that HMC is stalled.
     steps = "open1 open3 write1 take1=1.1 write3 take3=3.1 close1 close3"
     assert pipe.run(steps) == steps
     hmc.signal(signal.SIGCONT)
@@ -145,9 +110,10 @@ def leave_receiving(pipe, lab):
 
 @pytest.mark.parametrize("leave", [leave_announced, leave_held, leave_sending, leave_receiving])
 @pytest.mark.parametrize("way", ["kexec", "crash"])
-def test_the_next_kernel_has_a_pipe_that_works(lab, initrd, way, leave):
-    """Every source, both ways; nothing is read that was for the kernel before; what waited was dropped and counted."""
-    pipe = Successor(lab, way, leave.__name__[len("leave_"):], initrd)
+def test_next_kernel(lab, files, way, leave):
+    """In the next kernel every source works both ways, reads nothing of the old kernel's, and pending messages are
+    counted as dropped."""
+    pipe = Successor(lab, way, leave.__name__[len("leave_"):], files)
     leave(pipe, lab)
     lab.tidy()
     pipe.check_works()

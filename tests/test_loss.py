@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""HMCs that are killed and come back: nothing is lost, nothing comes twice, and who waits is told."""
+"""HMCs that are killed, stall or come back: nothing is lost or doubled, and waiting programs are told."""
 
 import re
 import signal
@@ -9,27 +9,27 @@ import pytest
 
 @pytest.fixture(scope="module")
 def narrow(lab):
-    """A partition whose hypervisor holds few messages of a source, so that an HMC keeps most of them."""
+    """A partition whose hypervisor queues few messages of a source, so that an HMC keeps most of them."""
     partition = lab.partition(name="narrow", sources=["hmc1,queue-limit=8", "hmc2,queue-limit=8"])
     yield partition
     assert partition.poweroff() == 0
 
 
 def numbers(text):
-    """The numbers of the messages in TEXT, in the order they stand in; there must be nothing else."""
+    """The numbers of the messages in TEXT, in order. TEXT must contain nothing else."""
     assert re.fullmatch(r"(<\d{6}>)*", text), text
     return [int(number) for number in re.findall(r"\d{6}", text)]
 
 
-def test_an_hmc_that_sends_is_killed(lab, narrow, tmp_path):
-    """Killed in the middle of what it sends, three times, it comes back and goes on with the state it kept."""
+def test_sending_hmc_killed(lab, narrow, tmp_path):
+    """An HMC killed three times while it sends continues with its saved state: every message arrives once."""
     count, state = 200, tmp_path / "state"
     files = []
     for number in range(1, count + 1):
         path = tmp_path / f"{number:06d}"
         path.write_text(f"<{number:06d}>")
         files.append(path)
-    # A command for each message: slow enough to be in the middle for a while.
+    # A command for each message, so that sending takes a while.
     reader = narrow.serve("hmc1", "hvpipe listen -x 'cat >>/tmp/got'")
     mark = narrow.hypervisor.size
     hmc = lab.hmc(narrow, "hmc1", "send", *files, state=state)
@@ -38,18 +38,19 @@ def test_an_hmc_that_sends_is_killed(lab, narrow, tmp_path):
         mark = narrow.hypervisor.size
         hmc.signal(signal.SIGKILL)
         assert hmc.wait() == -signal.SIGKILL
-        # With nothing typed, a console ends when all that the state holds was received.
+        # Without input a console ends when all messages in its state are acknowledged.
         hmc = lab.hmc(narrow, "hmc1", "console", state=state)
     hmc.check()
-    # All were acknowledged, so they were received; the last command may still run, and stop() ends it with the reader.
+    # All were received, but the last command may still run, and stop() would end it.
     narrow.check(f"until grep -q '<{count:06d}>' /tmp/got; do sleep 0.1; done")
     said = reader.stop().stdout
     assert numbers(narrow.check("cat /tmp/got")) == list(range(1, count + 1))
     assert "lost" in said, f"the reader was not told of a lost connection: {said}"
 
 
-def test_an_hmc_that_receives_is_killed(lab, narrow, tmp_path):
-    """Killed in the middle of what it receives; the partition sends each message until told that it was taken."""
+def test_receiving_hmc_killed(lab, narrow, tmp_path):
+    """An HMC killed three times while it receives: the partition repeats sends until they succeed, and each arrives
+    once."""
     count, state, output = 60, tmp_path / "state", tmp_path / "got"
     mark = narrow.hypervisor.size
     hmc = lab.hmc(narrow, "hmc2", "recv", state=state, output=output)
@@ -70,8 +71,8 @@ def test_an_hmc_that_receives_is_killed(lab, narrow, tmp_path):
     assert numbers(output.read_text()) == list(range(1, count + 1))
 
 
-def test_nobody_there(lab, narrow):
-    """Without an HMC a send ends at once, with the status that says so (EPIPE); with one again it works."""
+def test_no_hmc(lab, narrow):
+    """Without an HMC a send fails at once with the status for EPIPE; with an HMC again it works."""
     gone = narrow.run("printf x | hvpipe send")
     assert gone.status == 5
     assert "hmc1" in gone.stdout or "0x02000001" in gone.stdout
@@ -82,8 +83,8 @@ def test_nobody_there(lab, narrow):
     assert narrow.run("printf x | hvpipe send").status == 5
 
 
-def test_an_hmc_that_stalls_holds_up_no_other_messages(lab, narrow, tmp_path):
-    """A stopped HMC takes nothing: who sends to it waits, and what another HMC sends is still received."""
+def test_stalled_hmc_receive(lab, narrow, tmp_path):
+    """A send to a stopped HMC waits; meanwhile messages of another HMC are received."""
     stalled = lab.hmc(narrow, "hmc1", "recv", "-n", "1")
     stalled.signal(signal.SIGSTOP)
     mark = narrow.hypervisor.size
@@ -99,8 +100,9 @@ def test_an_hmc_that_stalls_holds_up_no_other_messages(lab, narrow, tmp_path):
     assert stalled.check() == "late"
 
 
-def test_an_hmc_that_stalls_holds_up_sends_to_others_until_its_sender_is_killed(lab, narrow):
-    """One send at a time, says the contract: what goes to another HMC waits for the first, and goes when that ends."""
+def test_stalled_hmc_send(lab, narrow):
+    """The contract allows one send at a time: a send to another HMC waits for the stalled one, and goes when that is
+    killed."""
     stalled = lab.hmc(narrow, "hmc1", "recv", "-n", "1")
     stalled.signal(signal.SIGSTOP)
     other = lab.hmc(narrow, "hmc2", "recv", "-n", "1")
@@ -117,8 +119,8 @@ def test_an_hmc_that_stalls_holds_up_sends_to_others_until_its_sender_is_killed(
     assert stalled.check() == "early"   # it was on its way already
 
 
-def test_a_killed_sender_leaves_the_pipe_working(lab, narrow):
-    """A process that is killed while it waits for a stalled HMC ends; the next message goes."""
+def test_killed_sender(lab, narrow):
+    """A process killed while it waits for a stalled HMC ends, and the next message is sent."""
     hmc = lab.hmc(narrow, "hmc1", "recv", "-n", "2")
     hmc.signal(signal.SIGSTOP)
     mark = narrow.hypervisor.size

@@ -1,31 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A partition that migrates: suspended by its own kernel, carried to another QEMU process, gone on there.
+"""A partition that migrates: suspended by its own kernel, carried to another QEMU process, and resumed there.
 
-The steps that programs take are those of test_faults. What the driver does around a suspension is in test_suspend; here
-is what a move adds, whole or to a machine that is not as it should be.
+test_suspend has what the driver does around a suspension. Here is what a move adds, also to a machine that fails or
+lacks something. faults.py explains the steps, and the proof after each test.
 
-CYCLES=NUMBER  that many moves under traffic instead of 5
+CYCLES=NUMBER  make so many moves under traffic instead of 5
 """
 
 import os
 import re
 import signal
-import subprocess
 import threading
 
 import pytest
 
 import reliability
-from lab import TOP, LabError, source_id
-from test_faults import INJECT, Pipe, console_hmc, proven
+from commands import run_command
+from faults import INJECT, Pipe, console_hmc, pipe_state
+from lab import LabError, source_id
 
 CYCLES = int(os.environ.get("CYCLES") or 5)
 HMC3, HMC4 = (f"{source_id(name):#010x}" for name in ("hmc3", "hmc4"))
 
 
 class Move:
-    """The partition is on its way to another machine; FAULTS are those of that machine. READY is called when it waits,
-    before the partition is told to leave."""
+    """A move to another machine, in steps. FAULTS are the target's. READY is called when the target waits."""
 
     def __init__(self, pipe, faults="", ready=None, **changes):
         self.pipe, self.partition = pipe, pipe.partition
@@ -39,43 +38,38 @@ class Move:
         self.going = self.partition.sleep()
 
     def asleep(self):
-        """Wait until nothing runs in the partition; returns itself."""
+        """Wait until the partition is suspended; returns itself."""
         self.partition.wait_asleep()
         return self
 
-    def arrive(self, met=True):
-        """Carry it over, and wait until it has said that it is there. MET: wait until hmc3's HMC is there, too."""
+    def arrive(self, connected=True):
+        """Carry the partition over and wait until it says that it has arrived. CONNECTED: and until hmc3's HMC has."""
         self.partition.carry(self.target)
         self.going.check()
-        if met:
-            self.wait_met(HMC3)
+        if connected:
+            self.wait_connected(HMC3)
 
-    def wait_met(self, source):
-        """Wait until SOURCE's HMC has found the partition on the other machine."""
+    def wait_connected(self, source):
+        """Wait until SOURCE's HMC is connected to the target."""
         self.target.hypervisor.wait_for(f"hvpipe_link source {source} up")
 
-    def switched(self):
-        """How often the pipe was enabled and disabled on the machine left, and on the other one: ("0", "1")."""
+    def switches(self):
+        """Each time that the pipe was enabled (1) or disabled (0), here and on the target: ("0", "1")."""
         left, reached = (re.findall(r"hvpipe_enable enabled ([01])", text) for text in
                          (self.here.hypervisor.since(self.mark), self.target.hypervisor.text))
-        # The first one there is the reset of a machine that waits.
+        # The target's first one is its reset.
         return "".join(left), "".join(reached[1:])
 
 
 def move(pipe, faults="", **changes):
-    """Move the partition; returns when it is there."""
+    """Move the partition; returns when it has arrived."""
     moved = Move(pipe, faults, **changes).asleep()
     moved.arrive()
     return moved
 
 
-def status(pipe):
-    """The pipe's state."""
-    return re.search(r"^pipe (\w+),", pipe.partition.check("hvpipe status"), re.M)[1]
-
-
 def wait_queued(machine, sequence):
-    """Wait until hmc4's message SEQUENCE is in the hypervisor."""
+    """Wait until the hypervisor has hmc4's message SEQUENCE."""
     machine.hypervisor.wait_for(rf"frame_in source {HMC4} type 1 length \d+ sequence {sequence}\s")
 
 
@@ -87,16 +81,9 @@ def machine(lab):
     pipe.close()
 
 
-@pytest.fixture(name="pipe")
-def proven_pipe(lab, machine):
-    """The partition, proven to work after each test."""
-    yield from proven(machine, lab)
-
-
-def test_moves_under_traffic(record_property):
-    """Back and forth while every source sends both ways: nothing is lost, doubled or misrouted."""
-    done = subprocess.run([TOP / "scripts/migrate", str(CYCLES)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          text=True, check=False, timeout=1200 + 60 * CYCLES)
+def test_under_traffic(record_property):
+    """Moves while every source sends both ways: nothing is lost, doubled or misrouted."""
+    done = run_command("migrate", CYCLES, timeout=1200 + 60 * CYCLES)
     assert done.returncode == 0, done.stdout[-6000:]
     last = re.search(r"\nmigrate: (\d+) sent, (\d+) received, (0) dropped, (0) lost\n"
                      rf"migrate: {CYCLES} cycles, \1 messages, 0 lost, (0) duplicated, (0) misrouted\n$", done.stdout)
@@ -107,25 +94,26 @@ def test_moves_under_traffic(record_property):
 
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "many", "1 2"])
-def test_a_wrong_number_of_moves_is_named(wrong):
-    """It is status 2, and the value stands in the message."""
-    done = subprocess.run([TOP / "scripts/migrate", *wrong.split()], stderr=subprocess.PIPE, text=True, check=False)
-    assert done.returncode == 2 and f"CYCLES={wrong}:" in done.stderr
+def test_bad_cycles(wrong):
+    """A wrong number of moves gives status 2 and is named in the message."""
+    words = wrong.split()
+    done = run_command("migrate", *words)
+    assert done.returncode == 2 and words[-1] in done.stdout.splitlines()[-1]
 
 
-def test_a_move_switches_the_pipe_off_here_and_on_there(pipe):
-    """Disabled once on the machine that it leaves and enabled once on the other; what is there is a running machine."""
+def test_pipe_off_and_on(pipe):
+    """A move disables the pipe once on the old machine and enables it once on the new one."""
     mark = pipe.partition.console.size
-    assert move(pipe).switched() == ("0", "1")
+    assert move(pipe).switches() == ("0", "1")
     assert pipe.partition.machine.name == "moving-b"
     assert "memory transfer completed" in pipe.partition.console.since(mark)    # Linux asked for the session's state
-    assert move(pipe).switched() == ("0", "1")
+    assert move(pipe).switches() == ("0", "1")
     assert pipe.partition.machine.name == "moving"
 
 
 @pytest.mark.parametrize("command", ["recv", "listen -x cat"])
-def test_who_receives_rides_through(lab, pipe, command):
-    """Messages queued before the move, typed while the partition sleeps and typed after it: each arrives once."""
+def test_receiver(lab, pipe, command):
+    """Messages queued before the move, during the suspension and after the move each arrive once."""
     hmc = console_hmc(lab, pipe, follow=True)
     command = "recv -n 30" if command == "recv" else "listen -x 'cat >>/tmp/got'"
     pipe.partition.check(": >/tmp/got")
@@ -145,16 +133,16 @@ def test_who_receives_rides_through(lab, pipe, command):
     if "recv" in command:
         assert reader.wait().status == 0
     else:
-        # Being stopped ends the command that runs for the last message, too.
+        # stop() would end a command that still runs for the last message.
         size = len("".join(said))
         pipe.partition.check(f'until [ "$(wc -c </tmp/got)" -ge {size} ]; do :; done')
         assert reader.stop().status == 0
     assert pipe.partition.get("/tmp/got").decode() == "".join(said)
 
 
-def test_a_reply_rides_through(lab, pipe):
-    """A listener replies right after a move, when its HMC has not found the partition yet, and the loss of the
-    connection waits behind a message that is not read: the reply arrives."""
+def test_reply(lab, pipe):
+    """A listener's reply arrives, although its HMC has not yet reconnected and the report of the lost connection is
+    pending behind an unread message."""
     hmc = console_hmc(lab, pipe, follow=True)
     pipe.partition.check("rm -f /tmp/begun /tmp/go; mkfifo /tmp/begun /tmp/go")
     listener = pipe.partition.serve("hmc4", "hvpipe -s hmc4 listen -x 'echo >/tmp/begun; read x </tmp/go; cat' "
@@ -175,9 +163,9 @@ def test_a_reply_rides_through(lab, pipe):
     assert listener.stop().status == 0
 
 
-def test_what_is_being_sent_rides_through(lab, pipe, tmp_path):
-    """Four thousand messages are under way to an HMC when the partition moves: each arrives once, though the pipe to
-    the HMC is lost until that has found the partition."""
+def test_sender(lab, pipe, tmp_path):
+    """Of 4000 messages being sent during a move each arrives once, although the connection is lost until the HMC
+    reconnects."""
     got = tmp_path / "got"
     # More than can be sent before the partition sleeps.
     hmc = lab.hmc(pipe.partition, "hmc4", "recv", "-n", "4000", output=got, follow=True)
@@ -198,9 +186,9 @@ def test_what_is_being_sent_rides_through(lab, pipe, tmp_path):
 
 
 @pytest.mark.parametrize("taken", [True, False])
-def test_a_send_in_flight_is_delivered_once(lab, pipe, taken):
-    """An HMC stalls with a message on its way to it. The partition gives up waiting and moves; the send is made again
-    there. Whether the HMC took it before it came after the partition, or not: it gets it once."""
+def test_send_in_flight(lab, pipe, taken):
+    """A send that waits for a stalled HMC is repeated after the move. The HMC gets the message once, whether it had
+    taken it before the move or not."""
     hmc = lab.hmc(pipe.partition, "hmc4", "recv", "-n", "2", follow=True)
     hypervisor = pipe.partition.hypervisor
     mark = hypervisor.size
@@ -216,14 +204,14 @@ def test_a_send_in_flight_is_delivered_once(lab, pipe, taken):
     else:
         moved.arrive()
         hmc.signal(signal.SIGCONT)
-    moved.wait_met(HMC4)
+    moved.wait_connected(HMC4)
     sender.check()
     pipe.partition.check("printf next | hvpipe -s hmc4 send")
     assert hmc.check() == "latenext"
 
 
-def test_an_announcement_from_before_the_move_is_made_again(pipe):
-    """A message that was announced but not read before the move is read once after it."""
+def test_announced_again(pipe):
+    """A message announced but not read before the move is announced again and read once after it."""
     steps = "open1 write1 poll1=in,out meet meet poll1=in,out read1=1.1 read1=nothing now1=out close1"
     waiting = pipe.start(steps)
     pipe.meet()
@@ -233,8 +221,8 @@ def test_an_announcement_from_before_the_move_is_made_again(pipe):
     assert waiting.check() == steps
 
 
-def test_a_held_message_moves_along(pipe):
-    """What the driver holds for who had too small a buffer can be read after the move, even if the pipe is off."""
+def test_held_message(pipe):
+    """A message that the driver holds for a too small buffer can be read after the move, even while the pipe is off."""
     steps = ("open1 write1 poll1=in,out short1=EMSGSIZE meet meet poll1=in,hup read1=1.1 read1=ENXIO meet "
              "ready1 read1=nothing now1=out close1")
     waiting = pipe.start(steps)
@@ -248,20 +236,20 @@ def test_a_held_message_moves_along(pipe):
 
 @pytest.mark.parametrize("fault", ["status=-1", "status=-1,count=3", "status=-2,count=50", "status=9900,count=5",
                                    "status=9901,count=3"])
-def test_a_target_that_fails_to_enable_at_first(lab, pipe, fault):
-    """Enabling is tried again: who receives does not notice but for the time."""
+def test_enable_retried(lab, pipe, fault):
+    """A target that cannot enable the pipe at first tries again; a receiver only waits longer."""
     hmc = console_hmc(lab, pipe, follow=True)
     reader = pipe.partition.serve("hmc4", "hvpipe -s hmc4 recv -n 1 2>/dev/null")
     moved = Move(pipe, f"set-system-parameter:{fault}").asleep()
     hmc.write(b"hello\n")
     moved.arrive()
     assert reader.check() == "hello"
-    assert moved.switched() == ("0", "1")
+    assert moved.switches() == ("0", "1")
 
 
-def test_a_target_without_the_pipe(lab, pipe):
-    """The partition goes on there without it: pollers are woken, calls say ENXIO. The next machine has it: without a
-    reboot it works again, and what an HMC sent before the first move arrives."""
+def test_target_without_pipe(lab, pipe):
+    """On a target without the pipe pollers are woken and calls fail with ENXIO. After a second move to a machine with
+    it all works again, and a message sent before the first move arrives."""
     hmc = console_hmc(lab, pipe, follow=True)
     steps = ("open1 open2 open4 write2 poll2=in,out meet poll1=hup meet read1=ENXIO write1=ENXIO read2=ENXIO now2=hup "
              "close2 meet ready1 take4=hello now1=out write1 take1=1.2 close1 close4")
@@ -270,23 +258,24 @@ def test_a_target_without_the_pipe(lab, pipe):
     first = Move(pipe, capable=False).asleep()
     hmc.write(b"hello\n")
     wait_queued(first.here, 1)
-    first.arrive(met=False)
+    first.arrive(connected=False)
     pipe.meet()
-    assert status(pipe) == "suspended"
+    assert pipe_state(pipe) == "suspended"
     assert pipe.run("open3") == "open3=ENXIO"
     tool = pipe.partition.run("hvpipe -s hmc3 recv")
     assert tool.status == 3 and "suspended or disabled" in tool.stdout
-    # hmc2 closed while the pipe was off: what waits in the hypervisor for it is nobody's.
+    # hmc2 was closed while the pipe was off, so its pending message is dropped.
     pipe.drops = 1
     second = Move(pipe, capable=True).asleep()
     second.arrive()
-    assert first.switched() == ("0", "") and second.switched() == ("", "1")
+    assert first.switches() == ("0", "") and second.switches() == ("", "1")
     pipe.meet()
     assert waiting.check() == steps
 
 
-def test_a_target_that_an_hmc_does_not_know(lab, pipe):
-    """It stays behind: its source reports the lost connection, once, and refuses messages. All others work."""
+def test_unknown_target(lab, pipe):
+    """An HMC that does not know the target stays behind: its source reports the loss once and refuses sends. Others
+    work."""
     console_hmc(lab, pipe)
     steps = "open1 open4 meet meet take4=lost read4=nothing write4=EPIPE now4=out write1 take1=1.1 close1 close4"
     waiting = pipe.start(steps)
@@ -301,8 +290,7 @@ def test_a_target_that_an_hmc_does_not_know(lab, pipe):
 
 
 def waiting_for_the_operator(pipe):
-    """Have the partition begin a migration that its operator has not told it to suspend for; returns the command and
-    where the hypervisor's trace began."""
+    """Begin a migration whose operator does not start the suspension yet; returns the command and a mark."""
     mark = pipe.partition.hypervisor.size
     pipe.partition.qmp.set("/machine", "vasi-stream", 0xabcdef)
     pipe.partition.qmp.forget_events()
@@ -311,8 +299,8 @@ def waiting_for_the_operator(pipe):
     return going, mark
 
 
-def test_the_partition_suspends_itself_when_it_is_told_to(pipe):
-    """Until then it polls the session's state, and the pipe is on."""
+def test_waits_for_operator(pipe):
+    """Until the operator starts the suspension the partition polls the session's state, and the pipe stays on."""
     going, mark = waiting_for_the_operator(pipe)
     assert "hvpipe_enable" not in pipe.partition.hypervisor.since(mark)
     pipe.partition.qmp.set("/machine", "vasi-state", "suspending")
@@ -321,8 +309,8 @@ def test_the_partition_suspends_itself_when_it_is_told_to(pipe):
     going.check()
 
 
-def test_a_migration_that_is_aborted_before_it_began(pipe):
-    """The operator takes it back before the partition was to suspend itself: the pipe was never off."""
+def test_aborted_early(pipe):
+    """A migration aborted before the suspension fails with EIO; the pipe was never off."""
     going, mark = waiting_for_the_operator(pipe)
     pipe.partition.qmp.set("/machine", "vasi-state", "aborted")
     assert going.wait().status == 1
@@ -331,9 +319,9 @@ def test_a_migration_that_is_aborted_before_it_began(pipe):
 
 
 @pytest.mark.parametrize("when", ["suspending", "suspended"])
-def test_a_migration_that_the_hypervisor_aborts(lab, pipe, when):
-    """The operator takes it back while the partition is about to sleep, or sleeps: the pipe is on again at once, where
-    it was, and the kernel says that the migration was cancelled."""
+def test_aborted(lab, pipe, when):
+    """A migration aborted while the partition suspends itself or is suspended: the pipe is on again at once, and the
+    kernel says that the migration was cancelled."""
     hmc = console_hmc(lab, pipe, follow=True)
     reader = pipe.partition.serve("hmc4", "hvpipe -s hmc4 recv -n 1 2>/dev/null")
     moved = Move(pipe)
@@ -346,15 +334,15 @@ def test_a_migration_that_the_hypervisor_aborts(lab, pipe, when):
     pipe.partition.qmp.set("/machine", "vasi-state", "aborted")
     assert moved.going.wait().status == 1
     assert "cancel" in moved.going.stdout
-    assert status(pipe) == "enabled"
+    assert pipe_state(pipe) == "enabled"
     if when == "suspending":
         hmc.write(b"hello\n")
     assert reader.check() == "hello"
-    assert moved.switched()[0] == "01"
+    assert moved.switches()[0] == "01"
 
 
-def test_a_target_that_dies_while_the_partition_moves(lab, pipe):
-    """The machine that was to take it is killed before it has: the move fails, and all goes on where it was."""
+def test_target_dies(lab, pipe):
+    """The target is killed during the transfer: the move fails, and the partition continues where it was."""
     hmc = console_hmc(lab, pipe, follow=True)
     reader = pipe.partition.serve("hmc4", "hvpipe -s hmc4 recv -n 1 2>/dev/null")
     moved = Move(pipe).asleep()
@@ -370,8 +358,8 @@ def test_a_target_that_dies_while_the_partition_moves(lab, pipe):
     assert reader.check() == "hello"
 
 
-def test_a_target_that_refuses_the_partition(lab, pipe):
-    """A machine with fewer sources does not take it: the move fails, and all goes on where it was."""
+def test_target_refuses(lab, pipe):
+    """A target with fewer sources refuses the partition: the move fails, and the partition continues where it was."""
     hmc = console_hmc(lab, pipe, follow=True)
     reader = pipe.partition.serve("hmc4", "hvpipe -s hmc4 recv -n 1 2>/dev/null")
     moved = Move(pipe, sources=["hmc3"]).asleep()

@@ -1,21 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Each fault against each operation: create, write, read, poll, close, boot, suspend, resume.
 
-A test is a pair, OPERATION-FAULT by its name. Here are those that test_faults and test_suspend have not. There, a call
-that fails meets the operation that makes it; here, others do their work meanwhile, faults strike at boot and around the
-sleep, and the HMC does wrong. Not every two make a pair: a boot sends nothing, for instance.
+Each test is a pair, named OPERATION-FAULT. In test_faults and test_suspend an operation's own call fails. Here are the
+other pairs: another source works meanwhile, faults strike at boot and around a suspension, and the HMC misbehaves. Some
+pairs do not exist: a boot sends nothing, for instance.
 
-Steps, and the proof after each test, are those of test_faults. hmc1 is who operates, hmc2 is who is struck, hmc4 is the
-HMC that does wrong.
+hmc1 does the operation, faults strike hmc2, and hmc4 is the HMC that misbehaves. faults.py explains the steps, and the
+proof after each test.
 """
 
 import re
 
 import pytest
 
-from lab import Hmc, initrd_with, source_id
-from test_faults import ANY, EVENTS, HMC4, LOST, STEPS, Pipe, console_hmc, pairs, proven
-from test_suspend import suspend, wait_queued
+from faults import ANY, EVENTS, HMC4, LOST, Pipe, console_hmc, pairs, suspend, wait_queued
+from lab import Hmc, source_id
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +25,8 @@ def machine(lab):
     pipe.close()
 
 
-@pytest.fixture(name="pipe")
-def proven_pipe(lab, machine):
-    """The partition, proven to work after each test."""
-    yield from proven(machine, lab)
-
-
 #
-# The hypervisor does wrong
+# Faults of the hypervisor
 #
 
 ERRNOS = {"-1": "EIO", "-3": "EINVAL", "-4": "EPIPE", "-5": "EOPNOTSUPP", "9906": "EIO"}
@@ -46,7 +39,7 @@ LENGTH, NOBODYS, MISROUTED = "receive:length=4097", "receive:source=0x02000009",
 
 
 def struck(fault):
-    """What hmc2 does before FAULT is there, while it is, and when it is gone; how many of its messages are dropped."""
+    """hmc2's steps before, during and after FAULT, and how many of its messages are dropped."""
     status = re.search(r"status=(-?\d+)", fault)
     errno = ERRNOS.get(status[1]) if status else None
     open_with_message = "open2 write2 poll2=in,out"
@@ -56,7 +49,7 @@ def struck(fault):
         return "open2", "write2 now2=out", "take2=2.1 read2=nothing", 0
     if "event:" in fault:
         kind = re.search(r"event:([\w-]+)", fault)[1]
-        # Poll may say once that there is something to read where there is not: the driver had to look.
+        # After any event the driver has to look, so poll() may report one message that is not there.
         lost = EVENTS.get(kind, "").format(n=2)
         after = f"take2=2.1 {lost}read2=nothing read2=nothing now2=out"
         return ("open2", "write2", after, 0) if fault.startswith("replace") else (open_with_message, "", after, 0)
@@ -69,8 +62,8 @@ def struck(fault):
     return open_with_message, f"read2={errno}" if errno else "read2=2.1", "" if not errno else "read2=2.1", 0
 
 
-# What hmc1 does before, while and after hmc2 is struck. While sends fail it has a message of its own; else the message
-# that is announced is hmc2's, and nobody has another before that is received.
+# hmc1's steps before, during and after the fault, and how many of its messages are dropped. While sends fail it has a
+# message of its own; else hmc2's message is announced, and no other can be announced before that is received.
 ALONE = {
     "create": ("", "open1 now1=out", "", 0),
     "write": ("open1", "write1", "take1=1.1", 0),
@@ -95,19 +88,19 @@ BY_EVENT = pairs(["create", "write", "poll", "close"],
 
 
 def wait_event_faults(pipe, fault, mark):
-    """Let all malformed events come."""
+    """Wait until all malformed events have come."""
     if fault.startswith("event:"):
         pipe.wait_struck("event", mark, int(re.search(r"count=(\d+)", fault)[1]))
 
 
 @pytest.mark.parametrize("operation,fault", [*BY_SEND, *BY_RECEIVE, *BY_CHECK_EXCEPTION, *BY_EVENT])
-def test_the_others_go_on(pipe, operation, fault):
-    """While firmware fails for one source, another one operates as ever; afterwards the first has lost nothing."""
+def test_others_unaffected(pipe, operation, fault):
+    """While firmware fails for one source another works as always; afterwards the first has lost nothing."""
     target = fault.partition(":")[0]
     table = WITH_MESSAGE if target == "send" else ALONE
     before1, during1, after1, drops1 = table[operation]
     before2, during2, after2, drops2 = struck(fault)
-    # Who comes first in the queue is first to read.
+    # The first in the queue must read first.
     first = "write2" in after2 or (table is WITH_MESSAGE and operation == "poll")
     after = (after1, after2) if first else (after2, after1)
     steps = " ".join(filter(None, (before1, before2, "meet meet", during2, during1, "meet meet", *after,
@@ -126,7 +119,7 @@ def test_the_others_go_on(pipe, operation, fault):
     assert running.check() == steps
 
 
-# What is received as hmc1's is hmc2's; how many are dropped.
+# hmc2's message is received as hmc1's: the steps, and how many messages are dropped.
 TO_ANOTHER = {
     "create": ("open2 write2 poll2=in,out read2=nothing open1 now1=out", 1),
     "write": ("open1 open2 write2 poll2=in,out read2=nothing write1 take1=2.1 take1=1.1", 0),
@@ -136,8 +129,9 @@ TO_ANOTHER = {
 
 
 @pytest.mark.parametrize("operation,fault", pairs(TO_ANOTHER, [MISROUTED]))
-def test_a_misrouted_message_meets(pipe, operation, fault):
-    """What was received as another source's is that one's: written behind, polled for, dropped with its handle."""
+def test_misrouted(pipe, operation, fault):
+    """A misrouted message belongs to its source: it is read before a newer one, polled for, and dropped with its
+    handle."""
     steps, pipe.drops = TO_ANOTHER[operation]
     steps += " read2=nothing now2=out close1 close2"
     pipe.inject(fault)
@@ -151,8 +145,8 @@ IN_FLIGHT = ["send:status=9900,count=100", "receive:status=9900,count=100"]
 
 
 @pytest.mark.parametrize("operation,fault", pairs(["suspend"], [*AROUND_SLEEP, *REPLACED]))
-def test_the_partition_falls_asleep_while_firmware_fails(pipe, operation, fault):
-    """What failed before the sleep works after it, and nothing is lost."""
+def test_suspend(pipe, operation, fault):
+    """Calls that failed before the suspension work after it, and nothing is lost."""
     before, during, after, pipe.drops = struck(fault)
     steps = " ".join(filter(None, (before, "meet meet", during, "meet meet", after, "close2")))
     mark = pipe.partition.hypervisor.size
@@ -168,15 +162,15 @@ def test_the_partition_falls_asleep_while_firmware_fails(pipe, operation, fault)
         pipe.inject("")
     suspension.wake()
     wait_event_faults(pipe, fault, mark)
-    # What was announced before the sleep is announced again, and may be on its way.
+    # A message announced before the suspension is announced again, and may not have arrived yet.
     steps = steps.replace("read2=2.1", "take2=2.1")
     pipe.meet()
     assert running.check().replace("read2=2.1", "take2=2.1") == steps
 
 
 @pytest.mark.parametrize("operation,fault", pairs(["suspend"], IN_FLIGHT))
-def test_a_busy_call_ends_before_the_sleep(pipe, operation, fault):
-    """The suspend waits for a call in flight that ends soon."""
+def test_suspend_waits_for_busy(pipe, operation, fault):
+    """The suspension waits for a busy call that ends soon."""
     before, during, after, pipe.drops = struck(fault)
     steps = " ".join(filter(None, (before, "meet meet", during, after, "close2")))
     mark = pipe.partition.hypervisor.size
@@ -191,10 +185,10 @@ def test_a_busy_call_ends_before_the_sleep(pipe, operation, fault):
 
 @pytest.mark.parametrize("operation,fault", pairs(["resume"], [*AROUND_SLEEP, *REPLACED, "send:status=9900,count=20",
                                                                "receive:status=9900,count=20"]))
-def test_the_partition_wakes_up_to_firmware_that_fails(pipe, operation, fault):
-    """Who operates first after the sleep fails as at any time, and nothing is lost."""
+def test_resume(pipe, operation, fault):
+    """The first calls after the resume fail as at any time, and nothing is lost."""
     before, during, after, pipe.drops = struck(fault)
-    if fault in REPLACED:   # the event that is made again
+    if fault in REPLACED:   # the announcement after the resume
         before, during = f"{before} {during} poll2=in,out", ""
     during = during.replace("read2", "poll2=in,out read2")
     after = after.replace("read2=2.1", "take2=2.1")
@@ -214,7 +208,7 @@ def test_the_partition_wakes_up_to_firmware_that_fails(pipe, operation, fault):
     assert running.check() == steps
 
 
-# What hmc1 does before the sleep, while the pipe cannot be enabled, and when it is.
+# hmc1's steps before the suspension, while the pipe cannot be enabled, and when it is.
 OFF = {
     "create": ("", "open1=ENXIO", "open1 now1=out"),
     "write": ("open1", "write1=ENXIO", "write1 take1=1.2"),
@@ -225,15 +219,16 @@ OFF = {
 
 
 def while_off(before, during, after):
-    """Steps of hmc1, and of hmc2 around them: BEFORE the partition sleeps, DURING the time without a pipe, AFTER it."""
+    """hmc1's steps BEFORE the suspension, DURING the time without a pipe and AFTER it, between steps of hmc2."""
     return " ".join(filter(None, ("open2", before, "meet meet", during, "meet meet ready2", after,
                                   "write2 take2=2.1 now2=out close1 close2")))
 
 
 @pytest.mark.parametrize("operation,fault", pairs(OFF, ["set-system-parameter:status=-1,count=0",
                                                         "set-system-parameter:status=-9002,count=0"]))
-def test_while_the_pipe_cannot_be_enabled(pipe, operation, fault):
-    """A call says ENXIO, poll hangs up, close closes; all is as before when firmware gives way."""
+def test_enable_fails(pipe, operation, fault):
+    """While the pipe cannot be enabled calls fail with ENXIO, poll reports RDHUP, and close works. Then all works
+    again."""
     steps = while_off(*OFF[operation])
     running = pipe.start(steps)
     pipe.meet()
@@ -248,14 +243,15 @@ def test_while_the_pipe_cannot_be_enabled(pipe, operation, fault):
     assert running.check() == steps
 
 
-# The same where enabling is not refused, but takes its time: a write waits for it.
+# The same while enabling is busy: a write waits.
 SLOW_TO_ENABLE = {**OFF, "write": ("open1", "write1", "take1=1.1")}
 
 
 @pytest.mark.parametrize("operation,fault", pairs(SLOW_TO_ENABLE, ["set-system-parameter:status=-2,count=0",
                                                                    "set-system-parameter:status=9900,count=0"]))
-def test_while_the_pipe_is_being_enabled(pipe, operation, fault):
-    """A call says ENXIO, or waits; poll hangs up, close closes; all is as before when firmware is done."""
+def test_enable_busy(pipe, operation, fault):
+    """While enabling is busy calls fail with ENXIO or wait, poll reports RDHUP, and close works. Then all works
+    again."""
     steps = while_off(*SLOW_TO_ENABLE[operation])
     running = pipe.start(steps)
     pipe.meet()
@@ -275,11 +271,11 @@ def test_while_the_pipe_is_being_enabled(pipe, operation, fault):
 
 
 #
-# The HMC does wrong
+# Faults of the HMC
 #
 
-# What the hypervisor says of it, in one line; None: nothing, as nothing is malformed.
-WRONGS = {
+# The hypervisor's message for each fault; None: the fault is not a malformed frame.
+HMC_FAULTS = {
     "close": None, "cut": None, "stall": None, "random": "unknown version", "version": "unknown version",
     "type": "unknown type", "length": "length out of range for the type", "reserved": "reserved field not zero",
     "sequence": "sequence zero", "gap": "expected sequence", "ack": "the last sequence sent was",
@@ -288,8 +284,8 @@ WRONGS = {
 CLASSES = ["close", "stall", "random"]
 
 
-class WrongHmc:
-    """An HMC on hmc4 that does wrong when told to, comes back but says nothing, and goes on when told to."""
+class FaultyHmc:
+    """An HMC on hmc4 that misbehaves when told to, reconnects but stalls, and continues when told to."""
 
     def __init__(self, lab, pipe, fault):
         self.kind = fault.partition(":")[2]
@@ -298,8 +294,8 @@ class WrongHmc:
         self.mark = pipe.partition.hypervisor.size
         self.others = pipe.echo.err.size
 
-    def go_wrong(self, frame):
-        """From the next FRAME on."""
+    def misbehave(self, frame):
+        """Misbehave at the next FRAME."""
         if self.kind in ("no-state", "session"):
             faults = f"close,frame={frame};{self.kind};stall,frame=state"
         else:
@@ -311,25 +307,25 @@ class WrongHmc:
         """Send a message."""
         self.hmc.write(f"{text}\n".encode())
 
-    def wait_wrong(self):
-        """Wait until it has done wrong, the connection is lost, and it has come back and says nothing."""
+    def wait_stalled(self):
+        """Wait until it has misbehaved, lost its connection, reconnected, and stalled."""
         self.hmc.err.wait_for(r"fault stall at " + ("" if self.kind == "stall" else "STATE"))
         if self.kind != "stall":
             self.pipe.partition.hypervisor.wait_for(f"(?s)link source {HMC4} closed.*link source {HMC4} opened",
                                                     since=self.mark)
 
-    def go_on(self):
-        """Do right again; returns when the connection stands."""
+    def behave(self):
+        """Behave again; returns when it is connected."""
         since = self.hmc.err.size
         self.hmc.write(b"/fault\n")
         if self.kind != "stall":
             self.hmc.err.wait_for("connected to", since=since)
 
     def check_blamed(self):
-        """The hypervisor has said what was wrong, in one line, and has touched no other link."""
+        """Check that the hypervisor has named the error in one line, and left other links alone."""
         said = self.pipe.partition.hypervisor.since(self.mark)
         blamed = re.findall(r"^.*malformed.*$", said, re.M)
-        words = WRONGS[self.kind]
+        words = HMC_FAULTS[self.kind]
         assert len(blamed) == (words is not None), blamed
         if words:
             assert f"spapr-hvpipe-source {HMC4}: malformed frame from the HMC: {words}" in blamed[0]
@@ -339,134 +335,135 @@ class WrongHmc:
 
 
 @pytest.fixture(name="hmc")
-def wrong_hmc(lab, pipe, fault):
-    """An HMC on hmc4 that will do wrong as the test's FAULT says."""
-    hmc = WrongHmc(lab, pipe, fault)
+def faulty_hmc(lab, pipe, fault):
+    """An HMC on hmc4 with the test's FAULT."""
+    hmc = FaultyHmc(lab, pipe, fault)
     yield hmc
     hmc.check_blamed()
 
 
 def hmc_pairs(operation, kinds):
-    """Tests of OPERATION with an HMC that does wrong in each of these ways."""
+    """Parameters for OPERATION with an HMC that has each of these faults."""
     return pytest.mark.parametrize("operation,fault", pairs([operation], [f"hmc:{kind}" for kind in kinds]))
 
 
 def without_loss(fault, steps):
-    """An HMC that only stalls is not lost."""
+    """STEPS without losses if the HMC only stalls, as its connection stays."""
     return re.sub(r" \w+=lost", "", steps) if fault == "hmc:stall" else steps
 
 
 @hmc_pairs("create", CLASSES)
-def test_create_while_the_hmc_does_wrong(pipe, hmc, operation, fault):
-    """A handle is created all the same; what was struck arrives when the HMC is back."""
+def test_create_bad_hmc(pipe, hmc, operation, fault):
+    """A handle is created; the HMC's message arrives when it is back."""
     steps = "open4 now4=out meet meet take4=first read4=nothing write4 close4"
-    hmc.go_wrong("message")
+    hmc.misbehave("message")
     hmc.send("first")
-    hmc.wait_wrong()
+    hmc.wait_stalled()
     running = pipe.start(steps)
     pipe.meet()
-    hmc.go_on()
+    hmc.behave()
     pipe.meet()
     assert running.check() == steps
     hmc.hmc.out.wait_for(r"^\[1\] 3 bytes: 4\.1$")
 
 
-@hmc_pairs("write", WRONGS)
-def test_write_while_the_hmc_does_wrong(pipe, hmc, operation, fault):
-    """It does so in place of the answer. The write fails, made again it succeeds, and arrives once."""
+@hmc_pairs("write", HMC_FAULTS)
+def test_write_bad_hmc(pipe, hmc, operation, fault):
+    """The HMC fails in place of its acknowledgement: the write fails, succeeds when repeated, and arrives once."""
     steps = "open4 meet write4=EPIPE take4=lost meet again4 read4=nothing close4"
     if fault == "hmc:stall":
         steps = "open4 meet write4 read4=nothing close4"
     running = pipe.start(steps)
-    hmc.go_wrong("ack")
+    hmc.misbehave("ack")
     pipe.meet()
-    hmc.wait_wrong()
+    hmc.wait_stalled()
     if fault == "hmc:stall":
         pipe.partition.hypervisor.wait_for(rf"hvpipe_send source {HMC4} size 3 status 9900\s", since=hmc.mark)
-        hmc.go_on()
+        hmc.behave()
     else:
-        hmc.go_on()
+        hmc.behave()
         pipe.meet()
     assert running.check() == steps
     assert hmc.hmc.out.text == "[1] 3 bytes: 4.1\n"
 
 
-@hmc_pairs("read", WRONGS)
-def test_read_while_the_hmc_does_wrong(pipe, hmc, operation, fault):
-    """It does so in place of a message. The loss is told, and when the HMC is back the message arrives, once."""
+@hmc_pairs("read", HMC_FAULTS)
+def test_read_bad_hmc(pipe, hmc, operation, fault):
+    """The HMC fails in place of a message: the loss is reported, and the message arrives once when the HMC is back."""
     steps = without_loss(fault, "open4 meet take4=lost read4=nothing meet take4=first read4=nothing now4=out close4")
     running = pipe.start(steps)
     pipe.meet()
-    hmc.go_wrong("message")
+    hmc.misbehave("message")
     hmc.send("first")
-    hmc.wait_wrong()
+    hmc.wait_stalled()
     pipe.meet()
-    hmc.go_on()
+    hmc.behave()
     assert running.check() == steps
 
 
 @hmc_pairs("poll", CLASSES)
-def test_poll_while_the_hmc_does_wrong(pipe, hmc, operation, fault):
-    """Who sleeps in poll is woken for the loss, and again for the message."""
+def test_poll_bad_hmc(pipe, hmc, operation, fault):
+    """A sleeping poll is woken for the loss, and again for the message."""
     steps = "open4 meet poll4=in,out read4=lost now4=out meet poll4=in,out read4=first now4=out close4"
     if fault == "hmc:stall":
         steps = "open4 meet now4=out meet poll4=in,out read4=first now4=out close4"
     running = pipe.start(steps)
     pipe.meet()
-    hmc.go_wrong("message")
+    hmc.misbehave("message")
     hmc.send("first")
-    hmc.wait_wrong()
+    hmc.wait_stalled()
     pipe.meet()
-    hmc.go_on()
+    hmc.behave()
     assert running.check() == steps
 
 
 @hmc_pairs("close", CLASSES)
-def test_close_while_the_hmc_does_wrong(pipe, hmc, operation, fault):
-    """What had come before is dropped with the handle; the next handle gets what comes when the HMC is back."""
+def test_close_bad_hmc(pipe, hmc, operation, fault):
+    """A pending message is dropped with its handle; the next handle gets the message that comes when the HMC is
+    back."""
     pipe.drops = 1
     steps = "open4 meet poll4=in,out meet close4 open4 meet take4=second read4=nothing now4=out close4"
     running = pipe.start(steps)
     pipe.meet()
     hmc.send("first")
     wait_queued(pipe, 1, hmc.mark)
-    hmc.go_wrong("message")
+    hmc.misbehave("message")
     hmc.send("second")
-    hmc.wait_wrong()
+    hmc.wait_stalled()
     pipe.meet()
     pipe.meet()
-    hmc.go_on()
+    hmc.behave()
     assert running.check() == steps
 
 
 @hmc_pairs("suspend", CLASSES)
-def test_suspend_while_the_hmc_does_wrong(pipe, hmc, operation, fault):
-    """The HMC comes back in the sleep: its message arrives after it."""
+def test_suspend_bad_hmc(pipe, hmc, operation, fault):
+    """The HMC comes back during the suspension: its message arrives after it."""
     steps = without_loss(fault, "open4 meet take4=lost meet meet take4=first read4=nothing now4=out close4")
     running = pipe.start(steps)
     pipe.meet()
-    hmc.go_wrong("message")
+    hmc.misbehave("message")
     hmc.send("first")
-    hmc.wait_wrong()
+    hmc.wait_stalled()
     pipe.meet()
     suspension = suspend(pipe)
-    hmc.go_on()
+    hmc.behave()
     suspension.wake()
     pipe.meet()
     assert running.check() == steps
 
 
 @hmc_pairs("resume", CLASSES)
-def test_resume_after_the_hmc_did_wrong(pipe, hmc, operation, fault):
-    """The HMC goes and comes in the sleep: its message arrives after it, and the loss is told."""
+def test_resume_bad_hmc(pipe, hmc, operation, fault):
+    """The HMC goes and comes back during the suspension: its message arrives after it, and the loss is reported."""
     steps = without_loss(fault, "open4 meet meet take4=first read4=lost read4=nothing now4=out close4")
     running = pipe.start(steps)
     pipe.meet()
     suspension = suspend(pipe)
-    hmc.go_wrong("message")
+    hmc.misbehave("message")
     hmc.send("first")
-    hmc.wait_wrong()
-    hmc.go_on()
+    hmc.wait_stalled()
+    hmc.behave()
     wait_queued(pipe, 1, suspension.mark)
     suspension.wake()
     pipe.partition.hypervisor.wait_for(f"hvpipe_announce source {HMC4} type 0x01", since=suspension.mark)
@@ -478,8 +475,8 @@ def test_resume_after_the_hmc_did_wrong(pipe, hmc, operation, fault):
 # At boot
 #
 
-# One boot for each target, in which all its faults strike: while the pipe is being enabled, or as the messages that
-# wait for it are announced and received. HMCs that do wrong have a boot too.
+# All faults of a target strike in one boot: while the pipe is being enabled, or as waiting messages are announced and
+# received. Faults of HMCs have a boot of their own.
 BOOT = {
     "set-system-parameter": ["status=-3,every=2,count=2", "status=-1", "status=-9002", "status=-2,count=50",
                              "status=9900,count=5", "status=9902"],
@@ -491,18 +488,17 @@ BOOT = {
     "hmc": [],
 }
 BOOT_HMCS = {"close": "hmc5", "stall": "hmc6", "random": "hmc7"}
-WAITING = 12    # messages of hmc4 that wait: more than can be struck
+WAITING = 12    # messages of hmc4 that wait at boot: more than faults can strike
 
 
 class Boot(Pipe):
-    """A partition that boots while TARGET does wrong: messages wait for it, and it knows of nobody to give them to."""
+    """A partition that boots with faults of TARGET, while messages for sources without a handle wait."""
 
     def __init__(self, lab, target):
-        initrd = initrd_with(lab.scratch("boot"), "steps", STEPS)
         hmcs = BOOT_HMCS if target == "hmc" else {}
         self.partition = partition = lab.partition(
             name=f"boot-{target}", echo=["hmc1", "hmc2"], sources=["hmc3", "hmc4", *hmcs.values()],
-            options=["-initrd", initrd, "-S"], wait=False)
+            programs=["guest/steps"], options=["-S"], wait=False)
         hypervisor = partition.hypervisor
         self.echo = Hmc([partition.sockets["hmc3"]], "echo")
         self.hmcs = {kind: Hmc([partition.sockets[source]], "--fault", f"{kind},count={1 if kind == 'stall' else 2}",
@@ -521,13 +517,13 @@ class Boot(Pipe):
         self.wait_struck(target, 0, self.strikes)
         self.left = self.faults
         self.struck = hypervisor.text
-        # What a lost event told of waits for the next event.
+        # After a lost event, messages wait for the next event.
         self.inject(ANY if "lost" in BOOT[target] else "")
         hypervisor.wait_for(rf"frame_out source {HMC4} type 2 length 0 sequence {WAITING}\s")
         for kind in ("close", "random") if hmcs else ():
             hypervisor.wait_for(rf"frame_out source {source_id(hmcs[kind]):#010x} type 2 length 0 sequence 1\s")
         early.close()
-        partition.check("mkfifo /tmp/meet /tmp/met")
+        self.prepare()
         self.dropped_at_boot = self.check_works()
 
     def close(self):
@@ -538,7 +534,7 @@ class Boot(Pipe):
 
 @pytest.fixture(scope="module", name="boots")
 def partitions_that_booted(lab):
-    """The partition that booted last, {target: partition}."""
+    """The partition that booted last: {target: partition}."""
     boots = {}
     yield boots
     for boot in boots.values():
@@ -547,8 +543,7 @@ def partitions_that_booted(lab):
 
 @pytest.fixture(name="booted")
 def booted_partition(lab, boots, fault):
-    """A partition that booted while the test's FAULT, and others of its target, struck; seen to work for every source
-    then. The next test of that target has the same."""
+    """A partition that booted with all faults of the test's target, and then worked. Tests of a target share it."""
     target = fault.partition(":")[0]
     if target not in boots:
         while boots:
@@ -559,9 +554,9 @@ def booted_partition(lab, boots, fault):
 
 @pytest.mark.parametrize("operation,fault", pairs(["boot"], [f"{target}:{words}" for target, faults in BOOT.items()
                                                              for words in faults]))
-def test_boot_while_firmware_fails(booted, operation, fault):
-    """All that waited was nobody's, and was dropped, but for the one whose length could not be; and each fault struck
-    as often as it was to, before anybody used the pipe."""
+def test_boot(booted, operation, fault):
+    """Messages that wait at boot are dropped and counted, except one with a bad length. Each fault strikes as often as
+    asked before anything uses the pipe."""
     target = fault.partition(":")[0]
     assert booted.left == ""
     assert len(re.findall(rf"hvpipe_fault {target}\s", booted.struck)) == booted.strikes
@@ -572,8 +567,8 @@ def test_boot_while_firmware_fails(booted, operation, fault):
 
 
 @hmc_pairs("boot", BOOT_HMCS)
-def test_boot_while_the_hmc_does_wrong(booted, operation, fault):
-    """The HMC did wrong while the partition booted; afterwards messages pass both ways, once each."""
+def test_boot_bad_hmc(booted, operation, fault):
+    """The HMC fails while the partition boots; afterwards messages pass both ways, once each."""
     kind = fault.partition(":")[2]
     name, hmc = BOOT_HMCS[kind], booted.hmcs[kind]
     source = f"{source_id(name):#010x}"

@@ -13,7 +13,7 @@ PAYLOAD = 4088
 
 
 def numbered(number):
-    """A message that tells which one it is, of a length that depends on it."""
+    """Message NUMBER, of a length that depends on NUMBER."""
     return b"<%06d%s>" % (number, b"." * (number * 37 % 500))
 
 
@@ -28,20 +28,20 @@ def message_files(directory, count):
 
 
 def wait_queued(partition, source, sequence, since=0):
-    """Wait until the hypervisor has taken SOURCE's message SEQUENCE from its HMC."""
+    """Wait until the hypervisor has message SEQUENCE of SOURCE's HMC."""
     partition.hypervisor.wait_for(rf"frame_in source {source_id(source):#010x} type 1 length \d+ sequence {sequence}\s",
                                   since=since)
 
 
 def hold(partition, source, arguments=""):
-    """Start `hvpipe recv` on SOURCE and stop it when it holds the source and before it reads; returns it."""
+    """Start `hvpipe recv` on SOURCE and stop it after it has opened the source and before it reads; returns it."""
     command = partition.serve(source, f"hvpipe -s {source} recv {arguments}")
     partition.check(f"kill -STOP {pid_of(partition, source)}")
     return command
 
 
-def go_on(partition, source):
-    """Let what hold() stopped run."""
+def resume(partition, source):
+    """Continue the program that hold() stopped."""
     partition.check(f"kill -CONT {pid_of(partition, source)}")
 
 
@@ -49,18 +49,18 @@ HELD, PID = 6, 7    # columns of `hvpipe status`
 
 
 def status_of(partition, source):
-    """What `hvpipe status` says of SOURCE, by columns."""
+    """The line of `hvpipe status` for SOURCE, by columns."""
     line = re.search(rf"^{source_id(source):#010x} .*$", partition.check("hvpipe status"), re.M)
-    assert line, f"nobody holds {source}"
+    assert line, f"no program has {source} open"
     return line[0].split()
 
 
 def pid_of(partition, source):
-    """The process that holds SOURCE."""
+    """The process that has SOURCE open."""
     return status_of(partition, source)[PID]
 
 
-def test_burst(lab, partition, tmp_path):
+def test_burst_in_order(lab, partition, tmp_path):
     """A hundred messages of one HMC, all queued before the first read, arrive in order; then another source works."""
     files = message_files(tmp_path, 100)
     reader = hold(partition, "hmc1", "-n 100")
@@ -68,7 +68,7 @@ def test_burst(lab, partition, tmp_path):
     hmc = lab.hmc(partition, "hmc1", "send", *files)
     wait_queued(partition, "hmc1", 100, mark)
     assert reader.running
-    go_on(partition, "hmc1")
+    resume(partition, "hmc1")
     assert reader.wait().output == b"".join(path.read_bytes() for path in files)
     assert reader.status == 0
     hmc.check()
@@ -78,8 +78,8 @@ def test_burst(lab, partition, tmp_path):
     other.close()
 
 
-def test_sources_are_apart(lab, partition):
-    """Two sources whose messages interleave in the hypervisor's queue: each reader sees its own, in order."""
+def test_sources_separate(lab, partition):
+    """Two sources whose messages interleave in the hypervisor's queue: each reader gets its own, in order."""
     count = 40
     readers = {source: hold(partition, source, f"-n {count}") for source in ("hmc1", "hmc2")}
     mark = partition.hypervisor.size
@@ -89,7 +89,7 @@ def test_sources_are_apart(lab, partition):
             hmc.write(f"{source} {number};\n".encode())
             wait_queued(partition, source, number, mark)
     for source in readers:
-        go_on(partition, source)
+        resume(partition, source)
     for source, reader in readers.items():
         assert reader.check() == "".join(f"{source} {number};" for number in range(1, count + 1))
     for hmc in hmcs.values():
@@ -99,7 +99,7 @@ def test_sources_are_apart(lab, partition):
 
 @pytest.mark.parametrize("size", [1, 2, 47, 48, 4087, PAYLOAD])
 def test_sizes(lab, partition, tmp_path, size):
-    """A message of SIZE bytes, the largest and the smallest too, goes there and back as it is."""
+    """A message of SIZE bytes, including the smallest and largest, arrives unchanged both ways."""
     data = os.urandom(size)
     (tmp_path / "message").write_bytes(data)
     answer = partition.serve("hmc1", "hvpipe listen -x cat")
@@ -113,8 +113,8 @@ def test_sizes(lab, partition, tmp_path, size):
     echo.close()
 
 
-def test_a_long_stream_is_cut_into_messages(lab, partition, tmp_path):
-    """What has more than 4088 bytes goes as consecutive messages, full but for the last, both ways."""
+def test_stream_split(lab, partition, tmp_path):
+    """More than 4088 bytes are sent as consecutive messages, all full except the last, both ways."""
     partition.check(f"head -c {5 * PAYLOAD + 1} /dev/urandom >/tmp/stream")
     digest = partition.check("sha256sum </tmp/stream").split()[0]
     mark = partition.hypervisor.size
@@ -131,8 +131,8 @@ def test_a_long_stream_is_cut_into_messages(lab, partition, tmp_path):
     assert partition.check("sha256sum </tmp/back").split()[0] == digest
 
 
-def test_files_keep_their_names(lab, partition, tmp_path):
-    """File messages: an empty file, one with a space in its name, a long one; both ways."""
+def test_file_names(lab, partition, tmp_path):
+    """Files keep name and content both ways: an empty one, one with a space in its name, a long one."""
     names = {"empty": b"", "two words.txt": b"hello\n", "long": os.urandom(20000)}
     inbox = tmp_path / "inbox"
     inbox.mkdir()
@@ -151,8 +151,8 @@ def test_files_keep_their_names(lab, partition, tmp_path):
     assert {path.name: path.read_bytes() for path in inbox.iterdir()} == names
 
 
-def test_both_ways_at_once(lab, partition, tmp_path):
-    """Two sources, traffic both ways on both at the same time: all of it arrives, none of it elsewhere."""
+def test_both_ways(lab, partition, tmp_path):
+    """Traffic both ways on two sources at the same time: everything arrives where it belongs."""
     listeners, hmcs = [], {}
     for source in ("hmc1", "hmc2"):
         listeners.append(partition.serve(source, f"hvpipe -s {source} listen -x 'sha256sum | cut -c1-64'"))
@@ -170,8 +170,8 @@ def test_both_ways_at_once(lab, partition, tmp_path):
         listener.stop()
 
 
-def test_messages_for_nobody_are_drained(lab, partition, tmp_path):
-    """Messages to a source that nobody holds do not block the pipe: they are dropped and counted."""
+def test_no_handle_drained(lab, partition, tmp_path):
+    """Messages to a source without a handle are dropped and counted, and do not block the pipe."""
     def dropped():
         return int(re.search(r"(\d+) messages dropped", partition.check("hvpipe status"))[1])
     before = dropped()
@@ -182,8 +182,9 @@ def test_messages_for_nobody_are_drained(lab, partition, tmp_path):
     echo.close()
 
 
-def test_a_sleeping_reader_stops_the_others_only_for_the_time_set(lab, partition, tmp_path):
-    """By default a message that its reader leaves stops all; with hold_after_ms its handle holds it, in order."""
+def test_sleeping_reader(lab, partition, tmp_path):
+    """By default an unread message stops all sources; with hold_after_ms the driver holds it for its handle, in
+    order."""
     parameter = "/sys/module/papr_hvpipe/parameters/hold_after_ms"
     assert partition.check(f"cat {parameter}") == "0\n"
     sleeper = hold(partition, "hmc1", "-n 3")
@@ -201,14 +202,14 @@ def test_a_sleeping_reader_stops_the_others_only_for_the_time_set(lab, partition
     finally:
         partition.check(f"echo 0 >{parameter}")
     hmc.check()     # acknowledged, though not read
-    go_on(partition, "hmc1")
+    resume(partition, "hmc1")
     assert sleeper.wait().output == b"".join(path.read_bytes() for path in slept)
     assert partition.run(f"echo never >{parameter}").status != 0
     other.close()
 
 
-def test_a_second_holder_is_refused(partition):
-    """A source has one holder; the second is told who it is, and gets it when the first ends."""
+def test_second_handle(partition):
+    """A source has one handle. A second program is told who has it, and gets it when the first ends."""
     first = hold(partition, "hmc1")
     pid = pid_of(partition, "hmc1")
     second = partition.run("hvpipe recv -t 1")
@@ -221,29 +222,29 @@ def test_a_second_holder_is_refused(partition):
 
 @pytest.mark.parametrize("source", ["hmc0", "hmc65536", "hmc", "hmcx", "0x01000001", "0x02010001", "0x102000001",
                                     "-1", "", "1x"])
-def test_wrong_sources_are_named(partition, source):
-    """A source that cannot be is refused by the tool; its error names it."""
+def test_bad_source(partition, source):
+    """An impossible source is refused by the tool and named in the message."""
     command = partition.run(f"printf x | hvpipe -s '{source}' send")
     assert command.status in (1, 2)
     assert source in command.stdout and "hvpipe:" in command.stdout
 
 
 def test_unknown_source(partition):
-    """A source that the hypervisor does not know: an error that names it, and the pipe goes on working."""
+    """A source that the hypervisor does not know gives an error that names it; the pipe goes on working."""
     command = partition.run("printf x | hvpipe -s hmc9 send")
     assert command.status != 0
     assert "hmc9" in command.stdout or "0x02000009" in command.stdout
 
 
-def test_nothing_to_send(partition):
-    """No message is empty: an empty input is an error, and so is a file that is not there."""
+def test_empty_message(partition):
+    """An empty input is an error, as no message is empty, and so is a missing file."""
     empty = partition.run("hvpipe send </dev/null")
     assert empty.status == 1 and "empty" in empty.stdout
     missing = partition.run("hvpipe send /no/such/file")
     assert missing.status == 1 and "/no/such/file" in missing.stdout
 
 
-def test_a_failing_command_stops_nothing(lab, partition, tmp_path):
+def test_failing_command(lab, partition, tmp_path):
     """`listen` reports a command that fails or prints too much, and serves the next message."""
     for name, text in (("fail", "exit 7"), ("much", "head -c 5000 /dev/zero"), ("good", "echo fine")):
         (tmp_path / name).write_text(text)

@@ -2,15 +2,13 @@
 """The main job, as `make run` does it."""
 
 import re
-import subprocess
 
-from lab import TOP
+from commands import run_command
 
 
 def test_run():
-    """It ends with its line, and the line's numbers are those of real traffic."""
-    done = subprocess.run([TOP / "scripts/run"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          check=False, timeout=600)
+    """`make run` ends with its line, and the numbers in it are those of real traffic."""
+    done = run_command("run")
     assert done.returncode == 0, done.stdout[-6000:]
     last = re.fullmatch(r"run: (\d+) to partition, (\d+) to HMC, 0 lost", done.stdout.splitlines()[-1])
     assert last, done.stdout[-2000:]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""After all other tests: the kernels that ran them have found nothing wrong with themselves."""
+"""After all other tests: no kernel of this run has complained."""
 
 import time
 
@@ -7,11 +7,11 @@ import pytest
 
 from lab import BUILD, SPLAT
 
-START = time.time()     # of this run: the tests are collected before the first one begins
+START = time.time()     # the tests are collected before the first one begins
 
 
-def test_no_kernel_complained(record_property):
-    """No splat on the console of any partition of this run."""
+def test_no_splat(record_property):
+    """No console of this run has an oops or a report of a detector."""
     logs = [log for log in (BUILD / "logs").glob("*.console.log") if log.stat().st_mtime >= START]
     assert logs
     for log in logs:
@@ -22,12 +22,12 @@ def test_no_kernel_complained(record_property):
 
 
 @pytest.mark.parametrize("name", ["shared", "echoing"])
-def test_the_detectors_are_still_on(request, name):
-    """Lockdep still is on, if the kernel has it. Partitions with faults are looked at when they end."""
+def test_detectors_on(request, name):
+    """Lockdep is still on, if the kernel has it. Partitions with faults are checked when they end."""
     request.getfixturevalue(name).check_detectors()
 
 
 @pytest.mark.parametrize("name", ["shared", "echoing"])
-def test_no_memory_leaked(request, name):
-    """kmemleak, if the kernel has it, finds nothing. Partitions with faults are looked at when they end."""
+def test_no_leak(request, name):
+    """kmemleak, if the kernel has it, finds nothing. Partitions with faults are checked when they end."""
     request.getfixturevalue(name).check_leaks()

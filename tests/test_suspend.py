@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A partition that is suspended in place, as it is when it migrates: the pipe is disabled before and enabled after it.
+"""A partition that is suspended and resumed in place, as in a migration: the pipe is disabled before, enabled after.
 
-The steps that programs take are those of test_faults.
+faults.py explains the steps, and the proof after each test.
 """
 
 import re
@@ -9,48 +9,8 @@ import signal
 
 import pytest
 
+from faults import EVENTS, HMC4, LOST, Pipe, console_hmc, pairs, pipe_state, suspend, switches, wait_queued
 from lab import LIMIT
-from test_faults import EVENTS, HMC4, LOST, Pipe, console_hmc, pairs, proven
-
-
-class Suspension:
-    """The partition suspends itself and wakes up when it is told to."""
-
-    def __init__(self, pipe):
-        self.partition = pipe.partition
-        self.mark = self.partition.hypervisor.size
-        self.command = self.partition.start("echo 1 >/sys/kernel/mobility/migration")
-
-    def wait_asleep(self):
-        """Wait until nothing runs in the partition."""
-        self.partition.hypervisor.wait_for(r"runstate_set .* new_state \d+ \(suspended\)", since=self.mark)
-
-    def wake(self):
-        """Let the partition go on; returns when it has said that it does."""
-        self.partition.qmp.execute("system_wakeup")
-        self.command.check()
-
-
-def suspend(pipe):
-    """Suspend the partition; returns when nothing runs in it."""
-    suspension = Suspension(pipe)
-    suspension.wait_asleep()
-    return suspension
-
-
-def count_enabled(pipe, since):
-    """How often the pipe was enabled and disabled, in order, as "0101..."."""
-    return "".join(re.findall(r"hvpipe_enable enabled ([01])", pipe.partition.hypervisor.since(since)))
-
-
-def wait_queued(pipe, sequence, since):
-    """Wait until hmc4's message SEQUENCE is in the hypervisor."""
-    pipe.partition.hypervisor.wait_for(rf"frame_in source {HMC4} type 1 length \d+ sequence {sequence}\s", since=since)
-
-
-def state(pipe):
-    """What the driver says of its state."""
-    return re.search(r"^pipe (\w+),", pipe.partition.check("hvpipe status"), re.M)[1]
 
 
 @pytest.fixture(scope="module")
@@ -61,26 +21,20 @@ def machine(lab):
     pipe.close()
 
 
-@pytest.fixture(name="pipe")
-def proven_pipe(lab, machine):
-    """The partition, proven to work after each test."""
-    yield from proven(machine, lab)
-
-
-def test_the_pipe_is_off_while_the_partition_sleeps(pipe):
-    """It is disabled before and enabled after, once each, and HMCs are told so."""
+def test_pipe_off(pipe):
+    """The pipe is disabled once before and enabled once after the suspension, and HMCs are told."""
     mark = pipe.echo.err.size
     suspension = suspend(pipe)
     pipe.echo.err.wait_for("has disabled its pipe", since=mark)
-    assert count_enabled(pipe, suspension.mark) == "0"
+    assert switches(pipe, suspension.mark) == "0"
     suspension.wake()
     pipe.echo.err.wait_for("has enabled its pipe", since=mark)
-    assert count_enabled(pipe, suspension.mark) == "01"
+    assert switches(pipe, suspension.mark) == "01"
 
 
 @pytest.mark.parametrize("command", ["recv", "listen -x cat"])
-def test_messages_from_before_and_during_the_sleep_arrive_once(lab, pipe, command):
-    """Who receives rides through; what was queued, and what comes in the sleep, arrives once and in order."""
+def test_receiver(lab, pipe, command):
+    """Messages queued before, during and after the suspension arrive once and in order."""
     hmc = console_hmc(lab, pipe)
     hypervisor = pipe.partition.hypervisor
     mark = hypervisor.size
@@ -106,15 +60,15 @@ def test_messages_from_before_and_during_the_sleep_arrive_once(lab, pipe, comman
     if "recv" in command:
         assert reader.wait().status == 0
     else:
-        # Being stopped ends the command that runs for the last message, too.
+        # stop() would end a command that still runs for the last message.
         size = len("".join(said))
         pipe.partition.check(f'until [ "$(wc -c </tmp/got)" -ge {size} ]; do :; done')
         assert reader.stop().status == 0
     assert pipe.partition.get("/tmp/got").decode() == "".join(said)
 
 
-def test_an_announcement_from_before_the_sleep_is_made_again(pipe):
-    """A message that was announced but not read when the partition fell asleep is read once after it."""
+def test_announced_again(pipe):
+    """A message announced but not read before the suspension is announced again and read once after it."""
     steps = "open1 write1 poll1=in,out meet meet poll1=in,out read1=1.1 read1=nothing now1=out close1"
     waiting = pipe.start(steps)
     pipe.meet()
@@ -125,8 +79,8 @@ def test_an_announcement_from_before_the_sleep_is_made_again(pipe):
     assert waiting.check() == steps
 
 
-def test_a_connection_lost_in_the_sleep_is_told_once(lab, pipe):
-    """An HMC that goes away meanwhile: its message is read first, then the loss."""
+def test_loss_in_sleep(lab, pipe):
+    """An HMC that goes away during the suspension: its message is read first, then the loss, once."""
     hmc = console_hmc(lab, pipe)
     steps = "open4 meet meet take4=hello poll4=in,out read4=lost read4=nothing now4=out close4"
     waiting = pipe.start(steps)
@@ -141,8 +95,9 @@ def test_a_connection_lost_in_the_sleep_is_told_once(lab, pipe):
     assert waiting.check() == steps
 
 
-def test_poll_tells_of_a_loss_when_read_does(lab, pipe):
-    """A loss that was not read before the sleep: while the pipe is off neither tells of it, afterwards both do."""
+def test_poll_and_read_agree(lab, pipe):
+    """A loss not read before the suspension: neither poll nor read reports it while the pipe is off, both do
+    afterwards."""
     hmc = console_hmc(lab, pipe)
     steps = "open4 meet poll4=in,out meet meet poll4=hup read4=ENXIO meet take4=lost now4=out close4"
     waiting = pipe.start(steps)
@@ -158,8 +113,8 @@ def test_poll_tells_of_a_loss_when_read_does(lab, pipe):
     assert waiting.check() == steps
 
 
-def test_who_receives_waits_without_spinning(lab, pipe):
-    """`hvpipe recv` with a loss to be told, and the pipe off for long: it says so once and sleeps."""
+def test_receiver_sleeps(lab, pipe):
+    """`hvpipe recv` with a pending loss while the pipe is off for long says so at most once, and sleeps."""
     hmc = console_hmc(lab, pipe)
     reader = pipe.partition.serve("hmc4", "hvpipe -s hmc4 recv -n 1")
     pid = pipe.partition.check("pidof hvpipe").strip()
@@ -182,8 +137,8 @@ def test_who_receives_waits_without_spinning(lab, pipe):
     assert "running" not in states
 
 
-def test_what_is_being_sent_rides_through(lab, pipe, tmp_path):
-    """Two hundred messages are under way to an HMC while the partition falls asleep, twice: each arrives once."""
+def test_sender(lab, pipe, tmp_path):
+    """Of 200 messages being sent during two suspensions each arrives once."""
     got = tmp_path / "got"
     mark = pipe.partition.hypervisor.size
     hmc = lab.hmc(pipe.partition, "hmc4", "recv", "-n", "200", output=got)
@@ -198,9 +153,9 @@ def test_what_is_being_sent_rides_through(lab, pipe, tmp_path):
     assert got.read_bytes() == b"".join(bytes(4084) + b"%04d" % n for n in range(1, 201))
 
 
-def test_a_send_to_a_stalled_hmc_does_not_hold_up_the_suspend(lab, pipe):
-    """An HMC takes nothing. The send to it gives way, once, after ten seconds; after the sleep it is made again, and
-    arrives once."""
+def test_stalled_send(lab, pipe):
+    """A send to a stalled HMC is given up after ten seconds, so that the partition can be suspended. It is repeated
+    after the suspension and arrives once."""
     hmc = lab.hmc(pipe.partition, "hmc4", "recv", "-n", "2")
     hmc.err.wait_for("connected to")
     hmc.signal(signal.SIGSTOP)
@@ -216,8 +171,9 @@ def test_a_send_to_a_stalled_hmc_does_not_hold_up_the_suspend(lab, pipe):
     assert hmc.check() == "latenext"
 
 
-def test_a_held_message_stays(pipe):
-    """What the driver holds for who had too small a buffer can be read after the sleep, even if the pipe is off."""
+def test_held_message(pipe):
+    """A message that the driver holds for a too small buffer can be read after the suspension, even while the pipe is
+    off."""
     steps = ("open1 write1 poll1=in,out short1=EMSGSIZE meet meet poll1=in,hup read1=1.1 read1=ENXIO meet "
              "ready1 read1=nothing now1=out close1")
     waiting = pipe.start(steps)
@@ -237,8 +193,9 @@ BUSY = [f"set-system-parameter:{words}" for words in ("status=-2,count=50", "sta
 
 
 @pytest.mark.parametrize("operation,fault", pairs(["resume"], FAILURES))
-def test_a_pipe_that_cannot_be_enabled_is_enxio_until_it_can(pipe, operation, fault):
-    """Where firmware refuses after the sleep calls say ENXIO, poll hangs up, and the driver tries until it works."""
+def test_enable_fails(pipe, operation, fault):
+    """While firmware refuses to enable the pipe calls fail with ENXIO and poll reports RDHUP, until a retry
+    succeeds."""
     steps = ("open1 open2 write2 poll2=in,out meet poll1=hup meet read1=ENXIO write1=ENXIO read2=ENXIO now2=hup "
              "close2 meet ready1 now1=out write1 take1=1.2 close1")
     waiting = pipe.start(steps)
@@ -247,21 +204,21 @@ def test_a_pipe_that_cannot_be_enabled_is_enxio_until_it_can(pipe, operation, fa
     pipe.inject(f"{fault},count=0")
     suspension.wake()
     pipe.wait_struck("set-system-parameter", suspension.mark, 3)
-    assert state(pipe) == "suspended"
+    assert pipe_state(pipe) == "suspended"
     assert pipe.run("open3") == "open3=ENXIO"
     tool = pipe.partition.run("hvpipe -s hmc3 recv")
     assert tool.status == 3 and "suspended or disabled" in tool.stdout
     pipe.meet()
     pipe.meet()
-    # hmc2 closed while the pipe was off: what waits in the hypervisor for it is nobody's.
+    # hmc2 was closed while the pipe was off, so its pending message is dropped.
     pipe.drops = 1
     pipe.inject("")
     assert waiting.check() == steps
 
 
 @pytest.mark.parametrize("operation,fault", pairs(["resume"], FAILURES))
-def test_a_pipe_that_could_not_be_enabled_comes_back_by_itself(lab, pipe, operation, fault):
-    """Firmware refuses three times: nobody has to do anything, and who receives does not notice but for the time."""
+def test_enable_retried(lab, pipe, operation, fault):
+    """Firmware refuses three times: the driver retries by itself, and a receiver only waits longer."""
     hmc = console_hmc(lab, pipe)
     reader = pipe.partition.serve("hmc4", "hvpipe -s hmc4 recv -n 1")
     suspension = suspend(pipe)
@@ -271,28 +228,28 @@ def test_a_pipe_that_could_not_be_enabled_comes_back_by_itself(lab, pipe, operat
     suspension.wake()
     said = reader.check()
     assert said.endswith("hello") and said.count("hello") == 1
-    assert count_enabled(pipe, suspension.mark) == "01"
+    assert switches(pipe, suspension.mark) == "01"
 
 
 @pytest.mark.parametrize("operation,fault", pairs(["resume"], BUSY))
-def test_a_busy_firmware_is_waited_for(pipe, operation, fault):
-    """Enabling is not given up for a busy status: when the move is over the pipe is enabled."""
+def test_enable_busy(pipe, operation, fault):
+    """A busy status is waited out: when the move is over the pipe is enabled."""
     mark = pipe.partition.console.size
     suspension = suspend(pipe)
     pipe.inject(fault)
     suspension.wake()
-    assert state(pipe) == "enabled"
+    assert pipe_state(pipe) == "enabled"
     assert "enabling failed" not in pipe.partition.console.since(mark)
 
 
 @pytest.mark.parametrize("operation,fault", pairs(["suspend"], [*FAILURES, *BUSY]))
-def test_a_failing_disable_does_not_stop_the_suspend(lab, pipe, operation, fault):
-    """Firmware does not, or not at once, disable the pipe: the partition sleeps all the same, and loses nothing."""
+def test_disable_fails(lab, pipe, operation, fault):
+    """Firmware fails to disable the pipe, or is busy: the partition is suspended all the same and loses nothing."""
     hmc = console_hmc(lab, pipe)
     reader = pipe.partition.serve("hmc4", "hvpipe -s hmc4 recv -n 1")
     pipe.inject(fault)
     suspension = suspend(pipe)
-    assert count_enabled(pipe, suspension.mark) == ("0" if fault in BUSY else "")
+    assert switches(pipe, suspension.mark) == ("0" if fault in BUSY else "")
     hmc.write(b"hello\n")
     wait_queued(pipe, 1, suspension.mark)
     suspension.wake()
@@ -301,8 +258,8 @@ def test_a_failing_disable_does_not_stop_the_suspend(lab, pipe, operation, fault
 
 
 @pytest.mark.parametrize("operation,fault", pairs(["suspend"], [LOST]))
-def test_a_lost_event_is_made_up_for_by_the_sleep(pipe, operation, fault):
-    """A message that nobody told of blocks all others; when the pipe is enabled anew the hypervisor tells of it."""
+def test_lost_event(pipe, operation, fault):
+    """A message whose event was lost blocks all others until the pipe is enabled again, when it is announced again."""
     pipe.inject(fault)
     steps = "open1 open2 write1 write2 meet now1=out now2=out meet take1=1.1 take2=2.1 close1 close2"
     mark = pipe.partition.hypervisor.size
@@ -316,8 +273,9 @@ def test_a_lost_event_is_made_up_for_by_the_sleep(pipe, operation, fault):
 
 @pytest.mark.parametrize("operation,fault", pairs(["suspend", "resume"], [
     f"set-system-parameter:{words},every=2,count=3" for words in ("status=-1", "status=9900")]))
-def test_a_firmware_that_fails_every_second_time_is_tried_again(pipe, operation, fault):
-    """To disable, or to enable: four sleeps in a row, and what waits meanwhile is read after each."""
+def test_fails_every_second_time(pipe, operation, fault):
+    """Firmware that fails to disable or enable every second time: four suspensions in a row, messages arrive after
+    each."""
     steps = " ".join(["open1", *(f"write1 meet meet take1=1.{n}" for n in range(1, 5)), "close1"])
     running = pipe.start(steps)
     for sleep in range(4):
@@ -332,8 +290,8 @@ def test_a_firmware_that_fails_every_second_time_is_tried_again(pipe, operation,
     assert running.check() == steps
 
 
-def test_malformed_events_at_the_wakeup(lab, pipe):
-    """Events of every kind come as soon as the pipe is enabled: what was queued is read, once."""
+def test_malformed_events(lab, pipe):
+    """Malformed events of every kind as soon as the pipe is enabled: queued messages are read, once."""
     hmc = console_hmc(lab, pipe)
     reader = pipe.partition.serve("hmc4", "hvpipe -s hmc4 recv -n 3 2>/dev/null")
     suspension = suspend(pipe)
@@ -341,13 +299,13 @@ def test_malformed_events_at_the_wakeup(lab, pipe):
     hmc.write(b"one.\ntwo.\nthree.\n")
     wait_queued(pipe, 3, suspension.mark)
     suspension.wake()
-    # One of the events tells of a loss, too, which is said on standard error.
+    # One of the events reports a loss, too; the tool says so on standard error.
     assert reader.check() == "one.two.three."
     pipe.wait_struck("event", suspension.mark, len(EVENTS))
 
 
-def goodbye(partition, hmc, command):
-    """Run COMMAND, which ends PARTITION: HMC must be told that the pipe is disabled before the hypervisor ends."""
+def check_end(partition, hmc, command):
+    """Run COMMAND, which ends PARTITION, and check that HMC is told that the pipe is off before the hypervisor ends."""
     mark, told = partition.hypervisor.size, hmc.err.size
     partition.start(command)
     hmc.err.wait_for("has disabled its pipe", since=told)
@@ -355,15 +313,15 @@ def goodbye(partition, hmc, command):
     assert re.findall(r"hvpipe_enable enabled ([01])", partition.hypervisor.since(mark)) == ["0"]
 
 
-def test_a_reboot_disables_the_pipe(lab):
-    """The driver disables the pipe before the reboot, and HMCs are told so."""
+def test_reboot(lab):
+    """The driver disables the pipe before a reboot, and HMCs are told."""
     partition = lab.partition(name="reboot", sources=["hmc1"])
     hmc = lab.hmc(partition, "hmc1", "echo")
     hmc.err.wait_for("connected to")
-    goodbye(partition, hmc, "reboot -f")
+    check_end(partition, hmc, "reboot -f")
 
 
-def test_a_power_off_disables_the_pipe(machine):
-    """The driver disables the pipe before the power goes off, and HMCs are told so. The last test of this partition."""
+def test_power_off(machine):
+    """The driver disables the pipe before a power-off, and HMCs are told. The last test of this partition."""
     machine.check_kernel()
-    goodbye(machine.partition, machine.echo, "poweroff -f")
+    check_end(machine.partition, machine.echo, "poweroff -f")
