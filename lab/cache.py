@@ -74,7 +74,8 @@ def key_of(*parts: object) -> str:
 def code_of(*modules: str) -> list[Path]:
     """The files of MODULES, paths of modules of this package, and of those that they import from it."""
     found: set[Path] = set()
-    waiting = [Path(module) for module in modules]
+    # One path a file, by whatever path it was imported: paths count in keys.
+    waiting = [Path(module).resolve() for module in modules]
     while waiting:
         path = waiting.pop()
         if path in found:

@@ -312,9 +312,11 @@ def test_key_names_content(world):
 
 
 def test_key_names_code():
-    """The key of a kernel names the code that builds it, and no other code of the lab."""
-    assert {path.stem for path in cache.code_of(kernel.__file__)} == {
-        "cache", "errors", "git", "kernel", "paths", "sources", "step", "toolchain", "tree"}
+    """The key of a kernel names the code that builds it, no other code of the lab, and by the same paths always."""
+    code = cache.code_of(kernel.__file__)
+    assert {path.stem for path in code} == {"cache", "errors", "git", "kernel", "paths", "sources", "step", "toolchain",
+                                            "tree"}
+    assert code == cache.code_of(f"{TOP}/tests/../lab/kernel.py")
 
 
 def test_key_names_tools():
