@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /**
- * libhvpipe: messages between a logical partition and its sources, Hardware Management Consoles for one, through the
- * hypervisor pipe of Power systems (PAPR+ 7.3.32). Needs Linux with the papr-hvpipe driver, and root.
+ * libhvpipe: messages between a logical partition and its sources through the hypervisor pipe of Power systems
+ * (PAPR+ 7.3.32). A source is a Hardware Management Console (HMC). The library works on the papr-hvpipe driver of every
+ * kernel: the one that Linux ships since 6.18, and this project's.
  *
- * A struct hvpipe is the partition's end of the pipe to one source. There is at most one per source in the partition. It
- * may be used by several threads, one call of each kind at a time, and it is inherited over fork() but not over exec().
+ * A struct hvpipe is a handle: the partition's end of the pipe to one source. A source has at most one handle in the
+ * partition. Several threads may use a handle at the same time, but only one may send and only one may receive.
+ * fork() copies a handle; exec() closes it.
  *
- * A handle outlives a migration of the partition (see "Migration" in hvpipe(3)): while the partition moves calls fail
- * with ENXIO and hvpipe_wait_enabled() waits; afterwards the same handle works on the other machine. The source, an HMC,
- * finds the partition there a moment later: hvpipe_recv() tells once of the lost connection, and hvpipe_send() fails with
- * EPIPE until the source is back.
+ * A handle survives a migration of the partition (see "Migration" in hvpipe(3)). While the partition moves, calls fail
+ * with ENXIO, and hvpipe_wait_enabled() waits for the end of the move. The source finds the partition on its new
+ * machine a moment later: until then hvpipe_send() fails with EPIPE.
  *
- * Functions that fail return NULL or -1 and set errno. Misuse that the caller can tell beforehand (a NULL handle, a NULL
- * buffer with a size) ends in assert().
+ * Functions that fail return NULL or -1 and set errno. A caller's mistake (a NULL handle, NULL data with a length) ends
+ * in assert().
  */
 #ifndef HVPIPE_H
 #define HVPIPE_H
@@ -31,8 +32,14 @@ extern "C" {
 #define HVPIPE_API
 #endif
 
-/* Bytes of the longest message. The shortest has 1. */
+/* Largest message in bytes that any kernel sends. The smallest has 1 byte. */
 #define HVPIPE_MAX_PAYLOAD 4088
+
+/* Largest message in bytes that every kernel sends: the driver that Linux ships takes no more. */
+#define HVPIPE_PORTABLE_PAYLOAD 4048
+
+/* Largest message in bytes that hvpipe_recv() can return. */
+#define HVPIPE_MAX_RECEIVE 4096
 
 /* The source ID of the n-th HMC, n from 1 to 65535. */
 #define HVPIPE_SOURCE_HMC(n) (0x02000000u | (n))
@@ -40,70 +47,98 @@ extern "C" {
 struct hvpipe;
 
 /**
+ * hvpipe_version() - The library's version, for example "0.1". The program may have been built with another one.
+ */
+HVPIPE_API const char *hvpipe_version(void);
+
+/**
+ * hvpipe_parse_source() - Read a source's name.
+ * @text: "hmc" and a decimal number from 1 to 65535, or a source ID, decimal or hexadecimal with 0x.
+ * @source: where to store the source ID.
+ *
+ * Return: 0, or -1 with errno EINVAL when @text is neither. "hmc0" is refused: HMCs are numbered from 1.
+ */
+HVPIPE_API int hvpipe_parse_source(const char *text, uint32_t *source);
+
+/**
  * hvpipe_open() - Open the pipe to a source.
  * @source: source ID 0xCCRRQQQQ: CC the type, 0x02 for an HMC, RR 0, QQQQ the index. HVPIPE_SOURCE_HMC(1) is hmc1.
  *
- * Nothing is said to the source. Messages that it sent before are gone, unless they still wait in the hypervisor.
+ * The source does not notice. Messages that it sent before are lost, unless they still wait in the hypervisor.
  *
  * Return: a handle for hvpipe_close(), or NULL with errno
  *	EALREADY	the source is open already, in this process or another; see hvpipe_each_holder()
- *	EINVAL		no such type of source, or RR is not 0
+ *	EINVAL		the kernel knows no such type of source
  *	ENOENT		no driver: the kernel lacks it, or the hypervisor has no pipe for this partition
  *	ENXIO		the partition is being moved or suspended, or the pipe is disabled: try again later
- *	EACCES		not root
+ *	EACCES		no permission to use /dev/papr-hvpipe
  *	EMFILE, ENFILE, ENOMEM
  */
 HVPIPE_API struct hvpipe *hvpipe_open(uint32_t source);
 
 /**
- * hvpipe_get_fd() - The file descriptor behind the handle, for poll(2) and its relatives.
+ * hvpipe_get_fd() - The file descriptor behind the handle, to wait for messages with poll(2).
  *
- * POLLIN: hvpipe_recv() has something to return. POLLOUT: the pipe is enabled; it is not while the partition is being
- * moved or suspended, and POLLRDHUP, where asked for, tells of that. So poll(2) for POLLOUT waits for the end of ENXIO.
- * The descriptor belongs to the handle and is closed with it.
+ * POLLIN means that hvpipe_recv() has something to return. POLLRDHUP, if asked for, means that the pipe is disabled or
+ * the partition is being moved or suspended. Do not wait for POLLOUT: the driver that Linux ships never reports it. To
+ * wait for the end of a move, call hvpipe_wait_enabled().
+ *
+ * poll(2) does not see a message that is kept in the handle: ask hvpipe_pending() before poll(2). Use poll(2) or
+ * select(2), not epoll(7): on the driver that Linux ships a descriptor that had a message when it was added to the
+ * epoll set never wakes it.
+ *
+ * The descriptor belongs to the handle, which closes it. Reading from it or writing to it directly is allowed, but
+ * bypasses the message that is kept.
  */
 HVPIPE_API int hvpipe_get_fd(const struct hvpipe *pipe);
 
 /**
- * hvpipe_send() - Send one message.
- * @data: the message, handed to the kernel without a copy in between.
- * @len: bytes of it, 1 to HVPIPE_MAX_PAYLOAD.
+ * hvpipe_pending() - Size in bytes of the message that is kept in the handle, 0 if there is none.
  *
- * Waits as long as the hypervisor is busy, which it is until the source has taken the message; only a fatal signal ends
- * the wait.
+ * hvpipe_recv() keeps a message that does not fit the caller's buffer, and returns it next. There never is one if all
+ * buffers have HVPIPE_MAX_RECEIVE bytes. fork() copies the message with the handle, and both processes will receive it.
+ */
+HVPIPE_API size_t hvpipe_pending(const struct hvpipe *pipe);
+
+/**
+ * hvpipe_send() - Send one message.
+ * @data: the message.
+ * @len: its length in bytes, 1 to HVPIPE_MAX_PAYLOAD. Every kernel takes HVPIPE_PORTABLE_PAYLOAD.
+ *
+ * Waits until the source has taken the message, for as long as the hypervisor says that it is busy. Only a fatal signal
+ * ends the wait.
  *
  * Return: @len, or -1 with errno
  *	EINVAL		@len is 0, or the hypervisor does not know this source
- *	EMSGSIZE	@len is more than HVPIPE_MAX_PAYLOAD
- *	EPIPE		nobody takes messages at the source. Right after a move its HMC may not have found the partition yet.
+ *	EMSGSIZE	@len is more than this kernel takes
+ *	EPIPE		the source takes no messages. Right after a move its HMC may not have found the partition yet.
  *	ENXIO		the partition is being moved or suspended, or the pipe is disabled
  *	EOPNOTSUPP	the hypervisor has no pipe for this partition now
- *	EIO		hardware or hypervisor error: delivered or not, there is no telling
- *	EFAULT		@data is not readable
+ *	EIO		hardware or hypervisor error
+ *	ENOMEM
  *
- * After EPIPE or ENXIO the message was not delivered, but for one that was on its way when the connection broke or the
- * partition was suspended: the source may have it. Sending the same bytes again, before any other message to that source,
- * delivers it once, whatever became of it.
+ * A message that failed with EPIPE, ENXIO or EIO is in doubt: the source may have taken it. Sending it again may
+ * deliver it twice.
  */
 HVPIPE_API ssize_t hvpipe_send(struct hvpipe *pipe, const void *data, size_t len);
 
 /**
  * hvpipe_recv() - Receive one message.
- * @data: room for the message.
- * @size: bytes of room. HVPIPE_MAX_PAYLOAD is enough for every message.
+ * @data: buffer for the message.
+ * @size: its size in bytes. HVPIPE_MAX_RECEIVE is enough for every message.
  * @timeout_ms: how long to wait for a message, in milliseconds of CLOCK_MONOTONIC; 0: do not wait, negative: for ever.
  *	Signals whose handlers return neither shorten nor extend the wait.
  *
- * Return: bytes of the message, 1 to @size, or -1 with errno
+ * Return: the message's length in bytes, 1 to @size and never 0, or -1 with errno
  *	ETIMEDOUT	no message within @timeout_ms
- *	ECONNRESET	the connection to the source was lost; told once per loss, after the messages received before
- *			it. The handle stays good: when the source comes back, its messages arrive.
- *	EMSGSIZE	the message has more than @size bytes. It is kept for the next call.
- *	EFAULT		@data is not writable. The message is kept for the next call.
- *	ENXIO		the partition is being moved or suspended, or the pipe is disabled. Nothing is lost by that, and
- *			messages received before are still returned first.
- *	EPROTO		the driver does not keep to its interface
- *	EIO		hardware or hypervisor error
+ *	ECONNRESET	the connection to the source was lost. Reported once per loss, after the messages that came
+ *			before it. The handle stays good: when the source comes back, its messages arrive.
+ *	EMSGSIZE	the message has more than @size bytes, namely hvpipe_pending(). The next call returns it.
+ *	ENXIO		the partition is being moved or suspended, or the pipe is disabled. No message is lost by that.
+ *	EPROTO		the driver returned what its interface does not know
+ *	ENOTCONN	the handle's file has ended, and no message will come any more
+ *	EIO		hardware or hypervisor error; the message may come with the next call
+ *	ENOMEM
  */
 HVPIPE_API ssize_t hvpipe_recv(struct hvpipe *pipe, void *data, size_t size, int timeout_ms);
 
@@ -111,57 +146,66 @@ HVPIPE_API ssize_t hvpipe_recv(struct hvpipe *pipe, void *data, size_t size, int
  * hvpipe_wait_enabled() - Wait until the pipe can be used: after ENXIO, until the partition's move is over.
  * @timeout_ms: how long, as for hvpipe_recv().
  *
- * The pipe may be off again by the time of the next call, so: call, and on ENXIO wait and call again.
+ * The pipe may be off again by the time of the next call. So: call, and on ENXIO wait and call again. The driver that
+ * Linux ships wakes nobody at the end of a move; there the wait looks ten times a second.
  *
  * Return: 0, at once while the pipe is enabled; or -1 with errno
  *	ETIMEDOUT	it was not enabled within @timeout_ms
- *	EIO		the handle's file is broken
+ *	ENOTCONN	the handle's file has ended
  */
 HVPIPE_API int hvpipe_wait_enabled(struct hvpipe *pipe, int timeout_ms);
 
 /**
  * hvpipe_close() - Close the pipe to the source and free the handle. NULL is allowed.
  *
- * Messages received from the source but not by hvpipe_recv() yet are dropped.
+ * Drops the messages from the source that hvpipe_recv() has not returned.
  */
 HVPIPE_API void hvpipe_close(struct hvpipe *pipe);
 
+/*
+ * The driver that Linux ships tells nothing about itself. What it does not tell is this in a number, "unknown" in a
+ * state, and 0 in a source ID.
+ */
+#define HVPIPE_UNKNOWN UINT64_MAX
+
 /* The state of the partition's pipe. */
 struct hvpipe_status {
-	char state[16];		/* "enabled", "suspended" or "disabled" */
+	char state[16];		/* "enabled", "suspended", "disabled" or "unknown" */
 	uint64_t handles;	/* sources that are open in the partition */
-	uint64_t dropped;	/* messages since boot from sources that were not open, dropped */
+	uint64_t dropped;	/* messages since boot that were dropped, as their source was not open */
+	uint64_t reserved[5];	/* HVPIPE_UNKNOWN; for what later versions of the library tell */
 };
 
 /**
- * hvpipe_get_status() - The state of the partition's pipe.
+ * hvpipe_get_status() - The state of the partition's pipe. Opens the device, but no source.
  *
- * Return: 0, or -1 with errno ENOENT or EACCES (as hvpipe_open()), or of reading /proc.
+ * Return: 0, or -1 with errno ENOENT or EACCES as for hvpipe_open(), or an error from reading /proc.
  */
 HVPIPE_API int hvpipe_get_status(struct hvpipe_status *status);
 
-/* One file descriptor somewhere in the partition that holds a source open. Later versions may add fields at the end. */
+/* One file descriptor of a process that holds a source open. Later versions may add fields at the end. */
 struct hvpipe_holder {
 	pid_t pid;
 	int fd;
 	char command[16];	/* of the process, cut to 15 bytes */
 	uint32_t source;
-	char state[16];		/* "open", "lost" (the connection to the source) or "suspended" */
+	char state[16];		/* "open", "lost" (the connection to the source), "suspended" or "unknown" */
 	uint64_t sent;		/* messages */
 	uint64_t sent_bytes;	/* of payload */
 	uint64_t received;
 	uint64_t received_bytes;
-	uint64_t held;		/* messages received from the source, not read from the handle yet */
+	uint64_t held;		/* messages that the kernel holds for the handle */
 };
 
 /**
  * hvpipe_each_holder() - Visit every file descriptor of every process that holds a source open.
- * @visit: called for each; anything but 0 ends the search.
- * @data: handed to @visit.
+ * @visit: called for each; a result other than 0 ends the search.
+ * @data: passed to @visit.
  *
- * A handle shared over dup() or fork() is visited once for each descriptor. Needs root to see other users' processes.
+ * A handle that is shared by dup() or fork() is visited once for each descriptor. Other users' processes are visible
+ * only to root.
  *
- * Return: what @visit returned last, 0 when it never was called; or -1 with errno when /proc cannot be read.
+ * Return: the last result of @visit, 0 if it was never called; or -1 with errno when /proc cannot be read.
  */
 HVPIPE_API int hvpipe_each_holder(int (*visit)(const struct hvpipe_holder *holder, void *data), void *data);
 

@@ -5,19 +5,33 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
-#include <sys/uio.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
+
+#define HDR_LEN sizeof(struct papr_hvpipe_hdr)
+
+/* Largest buffer that read() takes on the driver that Linux ships. */
+#define PORTABLE_READ 4096
+
+/* How often to look whether the pipe is enabled, on a driver that wakes nobody. */
+#define LOOK_NS 100000000
+
+/* Events of a file that has ended. */
+#define POLLENDED (POLLERR | POLLHUP | POLLNVAL)
 
 struct hvpipe *hvpipe_open(uint32_t source)
 {
 	struct hvpipe *pipe;
 	int dev, saved;
 
-	pipe = malloc(sizeof(*pipe));
+	pipe = calloc(1, sizeof(*pipe));
 	if (!pipe)
 		return NULL;
 
@@ -46,53 +60,75 @@ int hvpipe_get_fd(const struct hvpipe *pipe)
 	return pipe->fd;
 }
 
+size_t hvpipe_pending(const struct hvpipe *pipe)
+{
+	assert(pipe);
+
+	return pipe->pending;
+}
+
+static int fail_with(int err)
+{
+	errno = err;
+	return -1;
+}
+
+/*
+ * EINVAL from write() means that the hypervisor does not know the source, or that the kernel does not take this length.
+ * To find out which, write as much from memory that cannot be read: the kernel checks the length first, and a length
+ * that it takes fails with another error before it calls the hypervisor.
+ */
+static bool takes_length(int fd, size_t count)
+{
+	void *unreadable = mmap(NULL, count, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	bool taken;
+
+	if (unreadable == MAP_FAILED)
+		return true;
+	taken = write(fd, unreadable, count) >= 0 || errno != EINVAL;
+	munmap(unreadable, count);
+	return taken;
+}
+
 ssize_t hvpipe_send(struct hvpipe *pipe, const void *data, size_t len)
 {
-	struct papr_hvpipe_hdr hdr = { 0 };
-	struct iovec iov[] = {
-		{ .iov_base = &hdr, .iov_len = sizeof(hdr) },
-		{ .iov_base = (void *)data, .iov_len = len },
-	};
-	ssize_t n;
-
 	assert(pipe);
 	assert(data || !len);
 
-	if (len == 0) {
-		errno = EINVAL;
-		return -1;
-	}
-	if (len > HVPIPE_MAX_PAYLOAD) {
-		errno = EMSGSIZE;
-		return -1;
-	}
+	if (len == 0)
+		return fail_with(EINVAL);
+	if (len > HVPIPE_MAX_PAYLOAD)
+		return fail_with(EMSGSIZE);
 
-	n = writev(pipe->fd, iov, 2);
-	return n < 0 ? -1 : n - (ssize_t)sizeof(hdr);
+	memcpy(pipe->out.payload, data, len);
+	if (write(pipe->fd, &pipe->out, HDR_LEN + len) < 0) {
+		if (errno == EINVAL)
+			return fail_with(takes_length(pipe->fd, HDR_LEN + len) ? EINVAL : EMSGSIZE);
+		return -1;
+	}
+	return len;
 }
 
-/* A message's bytes, 0 when there is none to be had now, or -1. */
-static ssize_t receive_now(struct hvpipe *pipe, void *data, size_t size)
+/* Fill the handle's buffer: returns 0 with a message, or with none (pending is 0) if there is none now; or -1. */
+static int fill(struct hvpipe *pipe)
 {
-	struct papr_hvpipe_hdr hdr;
-	struct iovec iov[] = {
-		{ .iov_base = &hdr, .iov_len = sizeof(hdr) },
-		{ .iov_base = data, .iov_len = size },
-	};
-	ssize_t n;
+	ssize_t n = read(pipe->fd, &pipe->in, PORTABLE_READ);
 
-	n = readv(pipe->fd, iov, 2);
+	/* Only a driver that takes a larger buffer says that this one is too small, and it keeps the message. */
+	if (n < 0 && errno == EMSGSIZE)
+		n = read(pipe->fd, &pipe->in, sizeof(pipe->in));
 
-	/* Nothing pending: 0 from a blocking descriptor, which is not the end of anything, EAGAIN from another. */
+	/* There is none: 0 from a blocking descriptor, EAGAIN from another. The driver that Linux ships always says 0. */
 	if (n == 0 || (n < 0 && errno == EAGAIN))
 		return 0;
 	if (n < 0)
 		return -1;
-	if (n > (ssize_t)sizeof(hdr))
-		return n - (ssize_t)sizeof(hdr);
-
-	errno = n == sizeof(hdr) && (hdr.flags & HVPIPE_LOST_CONNECTION) ? ECONNRESET : EPROTO;
-	return -1;
+	if (n == HDR_LEN && (pipe->in.hdr.flags & HVPIPE_LOST_CONNECTION))
+		return fail_with(ECONNRESET);
+	if (n <= (ssize_t)HDR_LEN)
+		return fail_with(EPROTO);
+	pipe->pending = n - HDR_LEN;
+	return 0;
 }
 
 static int64_t now_ns(void)
@@ -103,84 +139,93 @@ static int64_t now_ns(void)
 	return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
 }
 
-/* When to give up; negative: never. */
-static int64_t deadline_of(int timeout_ms)
+/* The time at which to give up; negative: never. */
+static int64_t deadline_after(int timeout_ms)
 {
 	return timeout_ms < 0 ? -1 : now_ns() + timeout_ms * INT64_C(1000000);
 }
 
-/* Wait for one of the events, returns which there are, or -1: ETIMEDOUT at the deadline. */
-static int wait_for(struct hvpipe *pipe, short events, int64_t deadline)
+/* Wait for events until the deadline. Returns those that came, 0 at the deadline, or -1. */
+static int wait_for(const struct hvpipe *pipe, short events, int64_t deadline)
 {
 	struct pollfd pfd = { .fd = pipe->fd, .events = events };
 
 	for (;;) {
-		struct timespec left;
-		int n;
+		int64_t left_ns = deadline < 0 ? 0 : deadline - now_ns();
+		int64_t left_ms = left_ns > 0 ? (left_ns + 999999) / 1000000 : 0;
+		int n = poll(&pfd, 1, deadline < 0 ? -1 : left_ms < INT_MAX ? (int)left_ms : INT_MAX);
 
-		if (deadline >= 0) {
-			int64_t ns = deadline - now_ns();
-
-			if (ns < 0)
-				ns = 0;
-			left.tv_sec = ns / 1000000000;
-			left.tv_nsec = ns % 1000000000;
-		}
-		n = ppoll(&pfd, 1, deadline >= 0 ? &left : NULL, NULL);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
+		if (n > 0)
+			return pfd.revents;
+		if (n < 0 && errno != EINTR)
 			return -1;
-		if (n == 0) {
-			errno = ETIMEDOUT;
-			return -1;
-		}
-		return pfd.revents;
+		if (n == 0 && left_ms < INT_MAX)
+			return 0;
 	}
-}
-
-/* Wait for something to receive. */
-static int wait_readable(struct hvpipe *pipe, int64_t deadline)
-{
-	int revents = wait_for(pipe, POLLIN | POLLRDHUP, deadline);
-
-	if (revents < 0)
-		return -1;
-	if (revents & POLLIN)
-		return 0;
-	errno = revents & POLLRDHUP ? ENXIO : EIO;
-	return -1;
-}
-
-int hvpipe_wait_enabled(struct hvpipe *pipe, int timeout_ms)
-{
-	int revents;
-
-	assert(pipe);
-
-	revents = wait_for(pipe, POLLOUT, deadline_of(timeout_ms));
-	if (revents < 0)
-		return -1;
-	if (revents & POLLOUT)
-		return 0;
-	errno = EIO;
-	return -1;
 }
 
 ssize_t hvpipe_recv(struct hvpipe *pipe, void *data, size_t size, int timeout_ms)
 {
-	int64_t deadline = deadline_of(timeout_ms);
+	bool waited = false;
+	int64_t deadline;
+	size_t len;
+	int events;
 
 	assert(pipe);
 	assert(data || !size);
 
-	/* Another thread or process that shares the handle may take what poll announced: hence the loop. */
-	for (;;) {
-		ssize_t n = receive_now(pipe, data, size);
+	/* poll() may announce a message that another process with the same handle takes: hence the loop. */
+	while (!pipe->pending) {
+		if (fill(pipe))
+			return -1;
+		if (pipe->pending)
+			break;
 
-		if (n != 0)
-			return n;
-		if (wait_readable(pipe, deadline))
+		if (!waited)
+			deadline = deadline_after(timeout_ms);
+		else if (events & POLLENDED)
+			return fail_with(ENOTCONN);
+		waited = true;
+		events = wait_for(pipe, POLLIN | POLLRDHUP, deadline);
+		if (events < 0)
+			return -1;
+		if (!events)
+			return fail_with(ETIMEDOUT);
+		if (!(events & (POLLIN | POLLENDED)))
+			return fail_with(ENXIO);
+	}
+
+	len = pipe->pending;
+	if (len > size)
+		return fail_with(EMSGSIZE);
+	memcpy(data, pipe->in.payload, len);
+	pipe->pending = 0;
+	return len;
+}
+
+int hvpipe_wait_enabled(struct hvpipe *pipe, int timeout_ms)
+{
+	int64_t deadline = deadline_after(timeout_ms);
+
+	assert(pipe);
+
+	for (;;) {
+		int events = wait_for(pipe, POLLRDHUP, 0);
+		int64_t look;
+
+		if (events < 0)
+			return -1;
+		if (events & POLLENDED)
+			return fail_with(ENOTCONN);
+		if (!events)
+			return 0;
+
+		look = now_ns();
+		if (deadline >= 0 && look >= deadline)
+			return fail_with(ETIMEDOUT);
+		look += LOOK_NS;
+		/* POLLOUT ends this at once where the driver knows it. */
+		if (wait_for(pipe, POLLOUT, deadline >= 0 && deadline < look ? deadline : look) < 0)
 			return -1;
 	}
 }

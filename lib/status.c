@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-/* Who holds which source, and how much passed: from what the driver says in /proc/PID/fdinfo. */
+/*
+ * The state of the pipe, and which processes hold which source: from /proc. A handle's link in /proc/PID/fd is the same
+ * on every driver; /proc/PID/fdinfo tells of it only on ours.
+ */
 #include "internal.h"
 
 #include <assert.h>
@@ -7,12 +10,12 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-/* The value behind "key:" if the line has this key, without the white space around it. */
+/* The trimmed value after "key:", or NULL if the line has another key. */
 static const char *value_of(char *line, const char *key)
 {
 	size_t len = strlen(key);
@@ -37,6 +40,16 @@ static bool take_number(char *line, const char *key, uint64_t *number)
 	return true;
 }
 
+static bool take_source(char *line, uint32_t *source)
+{
+	uint64_t number;
+
+	if (!take_number(line, "source", &number))
+		return false;
+	*source = number;
+	return true;
+}
+
 static bool take_state(char *line, char state[static 16])
 {
 	const char *value = value_of(line, "state");
@@ -47,48 +60,43 @@ static bool take_state(char *line, char state[static 16])
 	return true;
 }
 
-bool hvpipe_parse_holder(FILE *fdinfo, struct hvpipe_holder *holder)
+void hvpipe_read_holder(FILE *fdinfo, struct hvpipe_holder *holder)
 {
-	bool have_source = false;
-	uint64_t source = 0;
 	char line[128];
 
-	while (fgets(line, sizeof(line), fdinfo)) {
-		if (take_number(line, "source", &source)) {
-			have_source = true;
-			continue;
-		}
-		(void)(take_state(line, holder->state) ||
+	holder->source = 0;
+	strcpy(holder->state, "unknown");
+	holder->sent = holder->sent_bytes = HVPIPE_UNKNOWN;
+	holder->received = holder->received_bytes = HVPIPE_UNKNOWN;
+	holder->held = HVPIPE_UNKNOWN;
+
+	while (fgets(line, sizeof(line), fdinfo))
+		(void)(take_source(line, &holder->source) ||
+		       take_state(line, holder->state) ||
 		       take_number(line, "sent", &holder->sent) ||
 		       take_number(line, "sent-bytes", &holder->sent_bytes) ||
 		       take_number(line, "received", &holder->received) ||
 		       take_number(line, "received-bytes", &holder->received_bytes) ||
 		       take_number(line, "held", &holder->held));
-	}
-	holder->source = source;
-	return have_source;
 }
 
-bool hvpipe_parse_status(FILE *fdinfo, struct hvpipe_status *status)
+void hvpipe_read_status(FILE *fdinfo, struct hvpipe_status *status)
 {
-	bool have_state = false;
 	char line[128];
 
-	while (fgets(line, sizeof(line), fdinfo)) {
-		if (take_state(line, status->state)) {
-			have_state = true;
-			continue;
-		}
-		(void)(take_number(line, "handles", &status->handles) ||
+	memset(status, 0xff, sizeof(*status));
+	_Static_assert(HVPIPE_UNKNOWN == UINT64_MAX, "memset() makes numbers unknown");
+	strcpy(status->state, "unknown");
+
+	while (fgets(line, sizeof(line), fdinfo))
+		(void)(take_state(line, status->state) ||
+		       take_number(line, "handles", &status->handles) ||
 		       take_number(line, "dropped", &status->dropped));
-	}
-	return have_state;
 }
 
 int hvpipe_get_status(struct hvpipe_status *status)
 {
 	char path[sizeof("/proc/self/fdinfo/") + 3 * sizeof(int)];
-	bool parsed = false;
 	FILE *fdinfo;
 	int dev, saved;
 
@@ -97,18 +105,16 @@ int hvpipe_get_status(struct hvpipe_status *status)
 	dev = open(HVPIPE_DEVICE, O_RDWR | O_CLOEXEC);
 	if (dev < 0)
 		return -1;
-	memset(status, 0, sizeof(*status));
 	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", dev);
 	fdinfo = fopen(path, "re");
 	saved = errno;
-	if (fdinfo) {
-		parsed = hvpipe_parse_status(fdinfo, status);
-		fclose(fdinfo);
-		saved = EPROTO;	/* a driver that says nothing of itself there */
-	}
 	close(dev);
 	errno = saved;
-	return parsed ? 0 : -1;
+	if (!fdinfo)
+		return -1;
+	hvpipe_read_status(fdinfo, status);
+	fclose(fdinfo);
+	return 0;
 }
 
 static bool is_number(const char *name)
@@ -133,7 +139,7 @@ static void read_command(int proc, const char *pid, char command[static 16])
 	command[strcspn(command, "\n")] = '\0';
 }
 
-/* One process. Its descriptors, and the process itself, may go away under our eyes: then they hold nothing. */
+/* Visit the handles of one process. It may exit or close files while we look: skip what is gone. */
 static int visit_process(int proc, const char *pid,
 			 int (*visit)(const struct hvpipe_holder *holder, void *data), void *data)
 {
@@ -154,7 +160,7 @@ static int visit_process(int proc, const char *pid,
 	}
 
 	while (!result && (entry = readdir(fds))) {
-		struct hvpipe_holder holder = { 0 };
+		struct hvpipe_holder holder = { .pid = atoi(pid), .fd = atoi(entry->d_name) };
 		char target[sizeof(link_of_handle)];
 		FILE *fdinfo;
 		ssize_t n;
@@ -174,19 +180,16 @@ static int visit_process(int proc, const char *pid,
 				close(info);
 			continue;
 		}
-		if (hvpipe_parse_holder(fdinfo, &holder)) {
-			holder.pid = atoi(pid);
-			holder.fd = atoi(entry->d_name);
-			read_command(proc, pid, holder.command);
-			result = visit(&holder, data);
-		}
+		hvpipe_read_holder(fdinfo, &holder);
 		fclose(fdinfo);
+		read_command(proc, pid, holder.command);
+		result = visit(&holder, data);
 	}
 	closedir(fds);
 	return result;
 }
 
-int hvpipe_each_holder(int (*visit)(const struct hvpipe_holder *holder, void *data), void *data)
+int hvpipe_each_holder_in(const char *place, int (*visit)(const struct hvpipe_holder *holder, void *data), void *data)
 {
 	struct dirent *entry;
 	int result = 0;
@@ -194,7 +197,7 @@ int hvpipe_each_holder(int (*visit)(const struct hvpipe_holder *holder, void *da
 
 	assert(visit);
 
-	proc = opendir("/proc");
+	proc = opendir(place);
 	if (!proc)
 		return -1;
 	while (!result && (entry = readdir(proc))) {
@@ -203,4 +206,9 @@ int hvpipe_each_holder(int (*visit)(const struct hvpipe_holder *holder, void *da
 	}
 	closedir(proc);
 	return result;
+}
+
+int hvpipe_each_holder(int (*visit)(const struct hvpipe_holder *holder, void *data), void *data)
+{
+	return hvpipe_each_holder_in("/proc", visit, data);
 }

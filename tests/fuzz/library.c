@@ -1,31 +1,32 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The library's handling of messages, on a descriptor that answers what the input says: hvpipe_recv() and hvpipe_send()
- * return what they promise whatever the driver does, and never more than there is room for.
+ * The library's handling of messages, on a descriptor that answers what the input says. Whatever the driver does,
+ * hvpipe_recv() and hvpipe_send() return what they promise, messages keep their order, and a buffer is not overrun.
  */
 #include <errno.h>
 #include <poll.h>
-#include <sys/ioctl.h>
-#include <sys/uio.h>
 #include <time.h>
 
 #include "fuzz.h"
 
-static ssize_t driver_readv(int fd, const struct iovec *iov, int count);
-static ssize_t driver_writev(int fd, const struct iovec *iov, int count);
-static int driver_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask);
+static ssize_t driver_read(int fd, void *buffer, size_t size);
+static ssize_t driver_write(int fd, const void *buffer, size_t count);
+static int driver_poll(struct pollfd *fds, nfds_t n, int timeout_ms);
 
-#define readv driver_readv
-#define writev driver_writev
-#define ppoll driver_ppoll
+#define read driver_read
+#define write driver_write
+#define poll driver_poll
 #include "hvpipe.c"
+#undef read
+#undef write
+#undef poll
 
-static const int errors[] = { EAGAIN, EINTR, EMSGSIZE, EFAULT, ENXIO, EIO, EINVAL, EPIPE, EOPNOTSUPP, ENOMEM };
+static const int errors[] = { EAGAIN, EINTR, EMSGSIZE, EFAULT, ENXIO, EIO, EINVAL, EPIPE, EOPNOTSUPP, ENOMEM, EPERM };
 
 static struct input in;
-static uint8_t message[HVPIPE_MAX_PAYLOAD];	/* what readv() returned last */
-static ssize_t returned;
-static struct papr_hvpipe_hdr header;
+static uint8_t message[HVPIPE_MAX_RECEIVE];	/* what read() returned last */
+static size_t message_len;
+static unsigned int flags;			/* of its header */
 
 static int fail(uint8_t which)
 {
@@ -33,66 +34,76 @@ static int fail(uint8_t which)
 	return -1;
 }
 
-/* One message into the pieces, or nothing, or an error. A kernel never returns more than there is room for. */
-static ssize_t driver_readv(int fd, const struct iovec *iov, int count)
+/* Return a message, nothing, or an error. A kernel never returns more than there is room for. */
+static ssize_t driver_read(int fd, void *buffer, size_t size)
 {
 	uint8_t what = take_byte(&in), fill = take_byte(&in);
-	size_t len = take_word(&in), room;
+	size_t len = take_word(&in);
+	struct papr_hvpipe_hdr hdr = { .flags = what & 7 };
 
-	(void)fd;
-	CHECK(count == 2 && iov[0].iov_len == sizeof(header));
+	CHECK(size >= sizeof(hdr) && size <= sizeof(hdr) + sizeof(message));
 	if (what < 16)
-		return returned = fail(what);
+		return fail(what);
 	if (what < 24 || !in.left)
-		return returned = 0;
+		return 0;
 
-	room = iov[0].iov_len + iov[1].iov_len;
-	room = room < sizeof(header) + sizeof(message) ? room : sizeof(header) + sizeof(message);
-	len = len < room ? len : room;
-	memset(&header, 0, sizeof(header));
-	header.flags = what & 7;
-	memcpy(iov[0].iov_base, &header, len < sizeof(header) ? len : sizeof(header));
-	if (len > sizeof(header)) {
-		memset(message, fill, sizeof(message));
-		memcpy(iov[1].iov_base, message, len - sizeof(header));
+	len = len < size ? len : size;
+	flags = hdr.flags;
+	memcpy(buffer, &hdr, len < sizeof(hdr) ? len : sizeof(hdr));
+	if (len > sizeof(hdr)) {
+		message_len = len - sizeof(hdr);
+		memset(message, fill, message_len);
+		memcpy((uint8_t *)buffer + sizeof(hdr), message, message_len);
 	}
-	return returned = len;
+	return len;
 }
 
-static ssize_t driver_writev(int fd, const struct iovec *iov, int count)
+/* Only a write() that is to find out whether the kernel takes a length has data that cannot be read. */
+static ssize_t driver_write(int fd, const void *buffer, size_t count)
 {
 	static const struct papr_hvpipe_hdr zeros;
+	static size_t last_count;
 	uint8_t what = take_byte(&in);
 	size_t sum = 0;
 
-	(void)fd;
-	CHECK(count == 2 && iov[0].iov_len == sizeof(zeros) && !memcmp(iov[0].iov_base, &zeros, sizeof(zeros)));
-	CHECK(iov[1].iov_len >= 1 && iov[1].iov_len <= HVPIPE_MAX_PAYLOAD);
-	for (size_t i = 0; i < iov[1].iov_len; i++)
-		sum += ((const uint8_t *)iov[1].iov_base)[i];
-	CHECK(sum == iov[1].iov_len * 0x5a);
-	return what < 128 ? fail(what) : (ssize_t)(iov[0].iov_len + iov[1].iov_len);
+	CHECK(count > sizeof(zeros) && count <= sizeof(zeros) + HVPIPE_MAX_PAYLOAD);
+	if (last_count) {
+		CHECK(count == last_count);
+		last_count = 0;
+		return fail(what);
+	}
+	CHECK(!memcmp(buffer, &zeros, sizeof(zeros)));
+	for (size_t i = sizeof(zeros); i < count; i++)
+		sum += ((const uint8_t *)buffer)[i];
+	CHECK(sum == (count - sizeof(zeros)) * 0x5a);
+	if (what >= 128)
+		return count;
+	fail(what);
+	if (errno == EINVAL)
+		last_count = count;
+	return -1;
 }
 
 /* At the end of the input the time is over. */
-static int driver_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask)
+static int driver_poll(struct pollfd *fds, nfds_t n, int timeout_ms)
 {
 	uint8_t what = take_byte(&in);
 
-	CHECK(n == 1 && !mask && (!timeout || (timeout->tv_sec >= 0 && timeout->tv_nsec < 1000000000)));
+	CHECK(n == 1 && timeout_ms >= -1);
 	if (!in.left)
-		return 0;
+		return fds->revents = 0;
 	if (what < 16) {
 		errno = what & 1 ? EINTR : ENOMEM;
 		return -1;
 	}
 	fds->revents = what & 0x10 ? POLLIN : what & 0x20 ? POLLRDHUP : what & 0x40 ? POLLERR : 0;
+	fds->revents &= fds->events | POLLERR;
 	return fds->revents ? 1 : 0;
 }
 
 static void receive(struct hvpipe *pipe)
 {
-	size_t size = take_word(&in) % (HVPIPE_MAX_PAYLOAD + 9);
+	size_t size = take_word(&in) % (HVPIPE_MAX_RECEIVE + 9), pending = hvpipe_pending(pipe);
 	int timeout = (int8_t)take_byte(&in);
 	uint8_t *room = malloc(size);
 	ssize_t n;
@@ -102,10 +113,13 @@ static void receive(struct hvpipe *pipe)
 	n = hvpipe_recv(pipe, room, size, timeout);
 	CHECK(n != 0 && n <= (ssize_t)size);
 	if (n > 0) {
-		CHECK(n == returned - (ssize_t)sizeof(header) && !memcmp(room, message, n));
+		CHECK(n == (ssize_t)message_len && !memcmp(room, message, n) && !hvpipe_pending(pipe));
+		CHECK(!pending || n == (ssize_t)pending);
 	} else {
 		CHECK(n == -1 && errno && errno != EAGAIN);
-		CHECK(errno != ECONNRESET || header.flags & HVPIPE_LOST_CONNECTION);
+		CHECK(errno != ECONNRESET || flags & HVPIPE_LOST_CONNECTION);
+		CHECK(!pending || (errno == EMSGSIZE && hvpipe_pending(pipe) == pending));
+		CHECK(!hvpipe_pending(pipe) || hvpipe_pending(pipe) > size);
 	}
 	free(room);
 }
@@ -126,8 +140,10 @@ static void send_one(struct hvpipe *pipe)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct hvpipe pipe = { .fd = -1 };
+	static struct hvpipe pipe;
 
+	pipe.fd = -1;
+	pipe.pending = 0;
 	in = (struct input) { data, size };
 	while (in.left) {
 		if (take_byte(&in) & 1)
