@@ -379,7 +379,7 @@ static ssize_t receive(struct hvpipe *pipe, void *message)
 		}
 		events = POLLIN | POLLRDHUP;
 
-		len = hvpipe_recv(pipe, message, HVPIPE_MAX_PAYLOAD, 0);
+		len = hvpipe_recv(pipe, message, HVPIPE_MAX_RECEIVE, 0);
 		if (len > 0) {
 			met = true;
 			return len;
@@ -406,7 +406,7 @@ static ssize_t receive(struct hvpipe *pipe, void *message)
 static int run_send(int argc, char **argv)
 {
 	static char *standard_input[] = { "-" };
-	char reply[HVPIPE_MAX_PAYLOAD];
+	char reply[HVPIPE_MAX_RECEIVE];
 	struct hvpipe *pipe;
 
 	if (!argc) {
@@ -440,7 +440,7 @@ static int run_send(int argc, char **argv)
 static int run_recv(void)
 {
 	struct file_message_error error;
-	char message[HVPIPE_MAX_PAYLOAD];
+	char message[HVPIPE_MAX_RECEIVE];
 	struct file_receiver receiver;
 	int status = EXIT_SUCCESS;
 	struct hvpipe *pipe;
@@ -494,7 +494,7 @@ static uint64_t run_command(const char *message, size_t len, char *reply, size_t
 	pid_t pid;
 
 	/* A pipe takes a message whole, as it takes PIPE_BUF bytes: no need to feed the command while it runs. */
-	_Static_assert(HVPIPE_MAX_PAYLOAD <= PIPE_BUF, "a message fits a pipe");
+	_Static_assert(HVPIPE_MAX_RECEIVE <= PIPE_BUF, "a message fits a pipe");
 	if (pipe2(in, O_CLOEXEC) || pipe2(out, O_CLOEXEC))
 		die(EXIT_FAILURE, "pipe: %s", strerror(errno));
 	if (write(in[1], message, len) != (ssize_t)len)
@@ -537,7 +537,7 @@ static uint64_t run_command(const char *message, size_t len, char *reply, size_t
 
 static int run_listen(void)
 {
-	char message[HVPIPE_MAX_PAYLOAD], reply[HVPIPE_MAX_PAYLOAD];
+	char message[HVPIPE_MAX_RECEIVE], reply[HVPIPE_MAX_PAYLOAD];
 	char source[16];
 	struct hvpipe *pipe;
 
@@ -561,17 +561,30 @@ static int run_listen(void)
 	return EXIT_SUCCESS;
 }
 
+/* A number of the driver's, or "-" if it tells none. */
+static const char *number_text(uint64_t number, char text[static 24])
+{
+	if (number == HVPIPE_UNKNOWN)
+		return "-";
+	snprintf(text, 24, "%" PRIu64, number);
+	return text;
+}
+
 static int print_row(const struct hvpipe_holder *holder, void *data)
 {
 	bool *header_wanted = data;
+	char source[16] = "-", texts[5][24];
 
 	if (*header_wanted)
 		printf("%-10s  %-9s  %10s  %12s  %10s  %12s  %6s  %7s  %s\n", "SOURCE", "STATE", "SENT", "BYTES",
 		       "RECEIVED", "BYTES", "HELD", "PID", "COMMAND");
 	*header_wanted = false;
-	printf("0x%08" PRIx32 "  %-9s  %10" PRIu64 "  %12" PRIu64 "  %10" PRIu64 "  %12" PRIu64 "  %6" PRIu64 "  %7d  %s\n",
-	       holder->source, holder->state, holder->sent, holder->sent_bytes, holder->received,
-	       holder->received_bytes, holder->held, (int)holder->pid, holder->command);
+	if (holder->source)
+		snprintf(source, sizeof(source), "0x%08" PRIx32, holder->source);
+	printf("%-10s  %-9s  %10s  %12s  %10s  %12s  %6s  %7d  %s\n", source, holder->state,
+	       number_text(holder->sent, texts[0]), number_text(holder->sent_bytes, texts[1]),
+	       number_text(holder->received, texts[2]), number_text(holder->received_bytes, texts[3]),
+	       number_text(holder->held, texts[4]), (int)holder->pid, holder->command);
 	return 0;
 }
 
@@ -579,11 +592,13 @@ static int run_status(void)
 {
 	struct hvpipe_status status;
 	bool header_wanted = true;
+	char texts[2][24];
 
 	if (hvpipe_get_status(&status))
 		die_no_device(errno);
-	printf("pipe %s, %" PRIu64 " %s open, %" PRIu64 " messages dropped that came for sources not open\n",
-	       status.state, status.handles, status.handles == 1 ? "source" : "sources", status.dropped);
+	printf("pipe %s, %s %s open, %s messages dropped that came for sources not open\n", status.state,
+	       number_text(status.handles, texts[0]), status.handles == 1 ? "source" : "sources",
+	       number_text(status.dropped, texts[1]));
 	if (hvpipe_each_holder(print_row, &header_wanted) < 0)
 		die(EXIT_FAILURE, "/proc: %s", strerror(errno));
 	return EXIT_SUCCESS;
