@@ -108,13 +108,13 @@ int hvpipe_get_status(struct hvpipe_status *status)
 	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", dev);
 	fdinfo = fopen(path, "re");
 	saved = errno;
+	if (fdinfo) {
+		hvpipe_read_status(fdinfo, status);
+		fclose(fdinfo);
+	}
 	close(dev);
 	errno = saved;
-	if (!fdinfo)
-		return -1;
-	hvpipe_read_status(fdinfo, status);
-	fclose(fdinfo);
-	return 0;
+	return fdinfo ? 0 : -1;
 }
 
 static bool is_number(const char *name)
