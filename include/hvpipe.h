@@ -79,13 +79,13 @@ HVPIPE_API struct hvpipe *hvpipe_open(uint32_t source);
 /**
  * hvpipe_get_fd() - The file descriptor behind the handle, to wait for messages with poll(2).
  *
- * POLLIN means that hvpipe_recv() has something to return. POLLRDHUP, if asked for, means that the pipe is disabled or
- * the partition is being moved or suspended. Do not wait for POLLOUT: the driver that Linux ships never reports it. To
- * wait for the end of a move, call hvpipe_wait_enabled().
+ * Ask for POLLIN | POLLRDHUP. POLLIN means that hvpipe_recv() has something to return. POLLRDHUP means that the pipe is
+ * disabled or the partition is being moved or suspended: call hvpipe_wait_enabled(). The driver that Linux ships
+ * - never reports POLLOUT, so do not wait for it;
+ * - wakes nobody when a move begins or ends, and a poll(2) without POLLRDHUP that began in a move never wakes;
+ * - does not work with epoll(7): a descriptor that has a message when it is added to the set never wakes it.
  *
- * poll(2) does not see a message that is kept in the handle: ask hvpipe_pending() before poll(2). Use poll(2) or
- * select(2), not epoll(7): on the driver that Linux ships a descriptor that had a message when it was added to the
- * epoll set never wakes it.
+ * poll(2) does not see a message that is kept in the handle: ask hvpipe_pending() before poll(2).
  *
  * The descriptor belongs to the handle, which closes it. Reading from it or writing to it directly is allowed, but
  * bypasses the message that is kept.
@@ -135,6 +135,7 @@ HVPIPE_API ssize_t hvpipe_send(struct hvpipe *pipe, const void *data, size_t len
  *			before it. The handle stays good: when the source comes back, its messages arrive.
  *	EMSGSIZE	the message has more than @size bytes, namely hvpipe_pending(). The next call returns it.
  *	ENXIO		the partition is being moved or suspended, or the pipe is disabled. No message is lost by that.
+ *	EOPNOTSUPP	the hypervisor has no pipe for this partition now
  *	EPROTO		the driver returned what its interface does not know
  *	ENOTCONN	the handle's file has ended, and no message will come any more
  *	EIO		hardware or hypervisor error; the message may come with the next call

@@ -5,7 +5,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <poll.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -152,15 +151,15 @@ static int wait_for(const struct hvpipe *pipe, short events, int64_t deadline)
 
 	for (;;) {
 		int64_t left_ns = deadline < 0 ? 0 : deadline - now_ns();
-		int64_t left_ms = left_ns > 0 ? (left_ns + 999999) / 1000000 : 0;
-		int n = poll(&pfd, 1, deadline < 0 ? -1 : left_ms < INT_MAX ? (int)left_ms : INT_MAX);
+		int left_ms = left_ns > 0 ? (left_ns + 999999) / 1000000 : 0;
+		int n = poll(&pfd, 1, deadline < 0 ? -1 : left_ms);
 
 		if (n > 0)
 			return pfd.revents;
-		if (n < 0 && errno != EINTR)
-			return -1;
-		if (n == 0 && left_ms < INT_MAX)
+		if (n == 0)
 			return 0;
+		if (errno != EINTR)
+			return -1;
 	}
 }
 

@@ -44,12 +44,15 @@ static struct driver {
 	bool shipped;		/* the one that Linux ships, not ours */
 	bool nonblocking;	/* O_NONBLOCK is set */
 	bool suspended;
-	bool ended;		/* poll() says POLLHUP */
+	bool suspend_soon;	/* right after the next read() */
+	short ended;		/* what poll() says of a file that has ended */
 	bool lost;		/* there is a loss to report */
 	int send_error;		/* what the hypervisor's answer to a send becomes */
 
 	size_t queued[4];	/* lengths of the messages that wait, 0 ends the list */
 	unsigned char fill;	/* the bytes of the next one */
+	bool empty;		/* there is a header without a message or a loss */
+	int nr_signals;		/* signals that interrupt poll() */
 
 	unsigned char sent[HVPIPE_MAX_PAYLOAD];
 	size_t sent_len;
@@ -58,6 +61,7 @@ static struct driver {
 	int nr_reads, nr_writes, nr_polls, nr_clocks;
 	int64_t now_ms;
 	int64_t resume_at_ms;	/* when a suspend ends, if not 0 */
+	int64_t message_at_ms;	/* when a message of 1 byte comes, if not 0 */
 } driver;
 
 static bool is_readable(const void *address)
@@ -105,6 +109,11 @@ static ssize_t driver_read(int fd, void *buffer, size_t size)
 	size_t len = sizeof(hdr) + driver.queued[0];
 
 	driver.nr_reads++;
+	if (driver.suspend_soon) {
+		driver.suspended = true;
+		driver.suspend_soon = false;
+		return 0;
+	}
 	if (size < sizeof(hdr) || (driver.shipped && size > SHIPPED_READ_MAX))
 		return refuse(EINVAL);
 	if (driver.suspended && (driver.shipped || !driver.queued[0]))
@@ -125,50 +134,84 @@ static ssize_t driver_read(int fd, void *buffer, size_t size)
 		memcpy(buffer, &hdr, sizeof(hdr));
 		return sizeof(hdr);
 	}
+	if (driver.empty) {
+		driver.empty = false;
+		memcpy(buffer, &hdr, sizeof(hdr));
+		return sizeof(hdr);
+	}
 	return driver.nonblocking && !driver.shipped ? refuse(EAGAIN) : 0;
+}
+
+/* Let the time pass: what is due by then happens. */
+static void pass(int64_t until_ms)
+{
+	driver.now_ms = until_ms;
+	if (driver.resume_at_ms && driver.resume_at_ms <= until_ms)
+		driver.suspended = false;
+	if (driver.message_at_ms && driver.message_at_ms <= until_ms) {
+		driver.message_at_ms = 0;
+		driver.queued[0] = 1;
+	}
+}
+
+/*
+ * When to look again. Suspend and resume wake nobody on the driver that Linux ships, and a message does not wake a
+ * poll() that began in a suspend.
+ */
+static int64_t next_wake_ms(bool was_suspended)
+{
+	int64_t next = driver.shipped && was_suspended ? 0 : driver.message_at_ms;
+
+	if (!driver.shipped && driver.suspended && driver.resume_at_ms && (!next || driver.resume_at_ms < next))
+		next = driver.resume_at_ms;
+	return next;
 }
 
 static int driver_poll(struct pollfd *fds, nfds_t n, int timeout_ms)
 {
+	int64_t until_ms = driver.now_ms + timeout_ms;
+	bool was_suspended = driver.suspended;
+
 	driver.nr_polls++;
 	assert_int_equal(n, 1);
+	assert_true(timeout_ms >= -1);
+	if (driver.nr_signals) {
+		driver.nr_signals--;
+		pass(driver.now_ms + (timeout_ms < 0 || timeout_ms > 10 ? 10 : timeout_ms));
+		return refuse(EINTR);
+	}
 	for (;;) {
-		short events = 0;
+		short events = driver.ended;
+		int64_t next_ms = next_wake_ms(was_suspended);
 
-		if (driver.queued[0] || driver.lost)
-			events |= POLLIN;
 		if (driver.suspended)
 			events |= POLLRDHUP;
 		else if (!driver.shipped)
 			events |= POLLOUT;
-		if (driver.ended)
-			events |= POLLIN | POLLHUP;
-		/* Suspend and resume wake nobody on the driver that Linux ships. */
-		fds->revents = events & (fds->events | POLLHUP);
+		if ((driver.queued[0] || driver.lost || driver.empty) && !(driver.shipped && driver.suspended))
+			events |= POLLIN;
+		fds->revents = events & (fds->events | POLLENDED);
 		if (fds->revents)
 			return 1;
 
-		if (driver.suspended && driver.resume_at_ms && !driver.shipped &&
-		    (timeout_ms < 0 || driver.resume_at_ms <= driver.now_ms + timeout_ms)) {
-			driver.now_ms = driver.resume_at_ms;
-			driver.suspended = false;
+		if (next_ms && (timeout_ms < 0 || next_ms <= until_ms)) {
+			pass(next_ms);
 			continue;
 		}
 		if (timeout_ms < 0)
 			fail_msg("poll() never ends");
-		driver.now_ms += timeout_ms;
-		if (driver.resume_at_ms && driver.now_ms >= driver.resume_at_ms)
-			driver.suspended = false;
+		pass(until_ms);
 		return 0;
 	}
 }
 
+/* Each look takes a nanosecond. */
 static int driver_clock_gettime(clockid_t clock, struct timespec *ts)
 {
 	driver.nr_clocks++;
 	assert_int_equal(clock, CLOCK_MONOTONIC);
 	ts->tv_sec = driver.now_ms / 1000;
-	ts->tv_nsec = driver.now_ms % 1000 * 1000000;
+	ts->tv_nsec = driver.now_ms % 1000 * 1000000 + driver.nr_clocks;
 	return 0;
 }
 
@@ -332,24 +375,55 @@ static void nothing_is_a_timeout(void **state)
 		assert_int_equal(driver.now_ms, before);
 		assert_fails(hvpipe_recv(&handle, message, sizeof(message), 250), ETIMEDOUT);
 		assert_int_equal(driver.now_ms, before + 250);
+		driver.nr_signals = 5;
+		assert_fails(hvpipe_recv(&handle, message, sizeof(message), 400), ETIMEDOUT);
+		assert_in_range(driver.now_ms, before + 650, before + 651);
 	}
 }
 
 /* A file that has ended is neither a timeout nor a loop. */
 static void end_is_no_timeout(void **state)
 {
-	driver.queued[0] = 1;
-	driver.ended = true;
-	assert_receives(sizeof(message), 1, 0);
-	assert_fails(hvpipe_recv(&handle, message, sizeof(message), -1), ENOTCONN);
-	assert_fails(hvpipe_wait_enabled(&handle, -1), ENOTCONN);
+	static const short ends[] = { POLLHUP | POLLIN, POLLHUP, POLLERR, POLLNVAL };
+
+	for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++) {
+		driver.queued[0] = 1;
+		driver.ended = ends[i];
+		assert_receives(sizeof(message), 1, i);
+		assert_fails(hvpipe_recv(&handle, message, sizeof(message), -1), ENOTCONN);
+		assert_fails(hvpipe_wait_enabled(&handle, -1), ENOTCONN);
+	}
+}
+
+/* A message that comes during the wait ends it; signals do not. */
+static void message_ends_the_wait(void **state)
+{
+	static const int timeouts[] = { -1, 200, 100 };
+
+	for (size_t i = 0; i < sizeof(timeouts) / sizeof(timeouts[0]); i++) {
+		int64_t before = driver.now_ms;
+
+		driver.message_at_ms = before + 100;
+		driver.nr_signals = 3;
+		assert_int_equal(hvpipe_recv(&handle, message, sizeof(message), timeouts[i]), 1);
+		assert_int_equal(message[0], i);
+		assert_int_equal(driver.now_ms, before + 100);
+	}
+}
+
+/* What the interface does not know is an error, neither a message nor nothing. */
+static void bare_header_is_eproto(void **state)
+{
+	driver.empty = true;
+	assert_fails(hvpipe_recv(&handle, message, sizeof(message), 0), EPROTO);
 }
 
 static void suspend_ends_the_wait(void **state)
 {
 	driver.suspended = true;
 	assert_fails(hvpipe_recv(&handle, message, sizeof(message), -1), ENXIO);
-	driver.shipped = true;
+	driver.suspended = false;
+	driver.suspend_soon = true;
 	assert_fails(hvpipe_recv(&handle, message, sizeof(message), -1), ENXIO);
 }
 
@@ -591,6 +665,8 @@ int main(void)
 		on_both(kept_message_comes_first),
 		on_both(nothing_is_a_timeout),
 		on_both(end_is_no_timeout),
+		on_both(message_ends_the_wait),
+		on_both(bare_header_is_eproto),
 		on_both(suspend_ends_the_wait),
 		on_both(enabled_needs_no_wait),
 		on_both(resume_ends_the_wait),
