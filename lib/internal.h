@@ -14,16 +14,16 @@
  * into, and loses what a shorter one has no room for.
  */
 struct hvpipe {
-	int fd;
-	size_t pending;		/* bytes of the message that is kept in @in, 0 if there is none */
-	struct {
-		struct papr_hvpipe_hdr hdr;		/* zeros */
-		unsigned char payload[HVPIPE_MAX_PAYLOAD];
-	} out;
 	struct {
 		struct papr_hvpipe_hdr hdr;
 		unsigned char payload[HVPIPE_MAX_RECEIVE];
 	} in;
+	struct {
+		struct papr_hvpipe_hdr hdr;		/* zeros */
+		unsigned char payload[HVPIPE_MAX_PAYLOAD];
+	} out;
+	size_t pending;		/* bytes of the message that is kept in @in, 0 if there is none */
+	int fd;
 };
 
 #define HVPIPE_DEVICE "/dev/papr-hvpipe"
