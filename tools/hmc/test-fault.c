@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "hvpipe-hmc-fault.h"
+#include "fault.h"
 
 static void expect_print(const char *text, const char *expected)
 {

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* hvpipe-hmc(1): what its commands share. */
-#ifndef HVPIPE_HMC_H
-#define HVPIPE_HMC_H
+#ifndef HMC_H
+#define HMC_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "file-message.h"
-#include "hvpipe-hmc-link.h"
-#include "hvpipe-hmc-outbox.h"
-#include "hvpipe-hmc-state.h"
+#include "link.h"
+#include "outbox.h"
+#include "state.h"
 
 enum {
 	EXIT_USAGE = 2,

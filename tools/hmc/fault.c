@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* What an HMC does wrong on its link, on demand. The tables are the grammar. */
-#include "hvpipe-hmc-fault.h"
+#include "fault.h"
 
 #include <inttypes.h>
 #include <string.h>

@@ -16,7 +16,7 @@
 
 #include <cmocka.h>
 
-#include "hvpipe-hmc-link.h"
+#include "link.h"
 #include "spapr_hvpipe_link.h"
 
 #define SOURCE 0x02000001

@@ -3,14 +3,14 @@
  * What an HMC is to send: lines and files, one after the other, made into messages as fast as the partition receives them.
  * At most HMC_OUTBOX_WINDOW messages are queued in the link and not acknowledged, however big the files are.
  */
-#ifndef HVPIPE_HMC_OUTBOX_H
-#define HVPIPE_HMC_OUTBOX_H
+#ifndef HMC_OUTBOX_H
+#define HMC_OUTBOX_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#include "hvpipe-hmc-link.h"
+#include "link.h"
 
 #define HMC_OUTBOX_WINDOW 256
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* Lines and files on their way out of an HMC. What this promises is in hvpipe-hmc-outbox.h. */
-#include "hvpipe-hmc-outbox.h"
+/* Lines and files on their way out of an HMC. What this promises is in outbox.h. */
+#include "outbox.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* The console of hvpipe-hmc(1): each line is a message, arriving messages are shown above the line being typed. */
-#include "hvpipe-hmc.h"
+#include "hmc.h"
 
 #include <errno.h>
 #include <glib-unix.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* The link from an HMC to one source of the hypervisor. What it promises is in hvpipe-hmc-link.h. */
-#include "hvpipe-hmc-link.h"
+/* The link from an HMC to one source of the hypervisor. What it promises is in link.h. */
+#include "link.h"
 
 #include <gio/gunixsocketaddress.h>
 #include <inttypes.h>
@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/un.h>
 
-#include "hvpipe-hmc-fault.h"
+#include "fault.h"
 #include "spapr_hvpipe_link.h"
 
 /* Bytes that wait in memory for a peer who does not read: messages stop at the first, answers end the link at the second. */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* hvpipe-hmc(1): an HMC for one source of the hypervisor. Options, and the commands send, recv and echo. */
-#include "hvpipe-hmc.h"
+#include "hmc.h"
 
 #include <errno.h>
 #include <fcntl.h>

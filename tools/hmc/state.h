@@ -25,8 +25,8 @@
  * of the file that is no whole record is an append which never finished, and so promised nothing: it is cut off. Damage
  * anywhere else is an error. From time to time the file is written anew, beside the old one, and renamed.
  */
-#ifndef HVPIPE_HMC_STATE_H
-#define HVPIPE_HMC_STATE_H
+#ifndef HMC_STATE_H
+#define HMC_STATE_H
 
 #include <gio/gio.h>
 #include <stdbool.h>

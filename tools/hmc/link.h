@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The link from an HMC to one source of the hypervisor: connect, reconnect, resume the session, send what is pending, take
- * what comes. The frames are in spapr_hvpipe_link.h, what outlives a connection in hvpipe-hmc-state.h. Everything runs in
+ * what comes. The frames are in spapr_hvpipe_link.h, what outlives a connection in state.h. Everything runs in
  * the default GMainContext; nothing here prints.
  *
  * Nothing goes out before what it rests on is on stable storage: the state is synced before each write to the socket.
  */
-#ifndef HVPIPE_HMC_LINK_H
-#define HVPIPE_HMC_LINK_H
+#ifndef HMC_LINK_H
+#define HMC_LINK_H
 
 #include <gio/gio.h>
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "hvpipe-hmc-state.h"
+#include "state.h"
 
 struct hmc_link;
 
@@ -77,7 +77,7 @@ bool hmc_link_send(struct hmc_link *link, const void *data, size_t len, GError *
 
 /**
  * hmc_link_set_faults() - Have the link do wrong from now on; what it was to do wrong before is forgotten.
- * @text: see hvpipe-hmc-fault.h; an empty one ends all faults, a stall too.
+ * @text: see fault.h; an empty one ends all faults, a stall too.
  *
  * A fault costs a connection, never a message: what was struck goes with the next connection.
  *

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* The state of an HMC's session, in memory and in its file. The format of the file is in hvpipe-hmc-state.h. */
-#include "hvpipe-hmc-state.h"
+/* The state of an HMC's session, in memory and in its file. The format of the file is in state.h. */
+#include "state.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-#include "hvpipe-hmc-state.h"
+#include "state.h"
 
 static char *dir;
 static char *path;

@@ -7,8 +7,8 @@
  *
  * A fault strikes in place of a frame that was to be sent. hvpipe-hmc(1) has the kinds and the keys.
  */
-#ifndef HVPIPE_HMC_FAULT_H
-#define HVPIPE_HMC_FAULT_H
+#ifndef HMC_FAULT_H
+#define HMC_FAULT_H
 
 #include <gio/gio.h>
 #include <stdbool.h>
