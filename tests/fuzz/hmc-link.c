@@ -5,7 +5,7 @@
  * piece and in many.
  */
 #include "frames.h"
-#include "hvpipe-hmc-link.c"
+#include "link.c"
 
 #define KNOWN 0x80
 

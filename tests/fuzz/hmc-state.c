@@ -8,7 +8,7 @@
 /* Nothing here must outlive the machine. */
 #define fsync(fd) 0
 #define fdatasync(fd) 0
-#include "hvpipe-hmc-state.c"
+#include "state.c"
 
 #define REPAIR 1	/* put right CRCs into the file, so that what is behind them is reached */
 
