@@ -108,7 +108,6 @@ static void parses_what_is_well_formed(void **state)
 	struct file_message_error error;
 	struct file_message msg;
 
-	(void)state;
 	assert_int_equal(file_message_parse(&msg, message, sizeof(message) - 1, &error), 0);
 	assert_true(msg.size == INT64_MAX);
 	assert_true(msg.offset == 12);
@@ -171,7 +170,6 @@ static void refuses_each_malformed_message(void **state)
 		{ "FILE 2 2 a\n", "a: no bytes at offset 2 of 2" },
 	};
 
-	(void)state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		/* A copy of just the right size, for valgrind to see reads behind the end. */
 		size_t len = strlen(cases[i].message);
@@ -193,7 +191,6 @@ static void refuses_a_nul_in_the_line(void **state)
 	struct file_message_error error;
 	struct file_message msg;
 
-	(void)state;
 	assert_int_equal(file_message_parse(&msg, "FILE 1 0 a\0b\nx", 14, &error), -1);
 	assert_string_equal(error.text, "control character 0x00 at byte 1 of a file name");
 	assert_int_equal(file_message_parse(&msg, "FILE 1\0 0 a\nx", 13, &error), -1);
@@ -205,7 +202,6 @@ static void refuses_a_message_too_long(void **state)
 	struct file_message_error error;
 	struct file_message msg;
 
-	(void)state;
 	assert_int_equal(file_message_parse(&msg, message, sizeof(message), &error), -1);
 	assert_string_equal(error.text, "message of 4089 bytes: at most 4088 are possible");
 	assert_int_equal(file_message_parse(&msg, message, sizeof(message) - 1, &error), 0);
@@ -218,7 +214,6 @@ static void formats_what_it_parses(void **state)
 	struct file_message msg;
 	ssize_t len;
 
-	(void)state;
 	len = file_message_format(line, INT64_MAX, INT64_MAX - 1, NAME_249, &error);
 	assert_true(len > 0);
 	line[len] = 'x';
@@ -236,7 +231,6 @@ static void carries_files_of_all_sizes(void **state)
 	static const size_t sizes[] = { 0, 1, 4087, 4088, 4089, 4073, 4074, 100000 };
 	struct file_receiver receiver;
 
-	(void)state;
 	assert_int_equal(mkdir("in", 0700), 0);
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
 		struct file_message_error error;
@@ -274,7 +268,6 @@ static void sends_regular_files_only(void **state)
 	struct file_message_error error;
 	struct file_sender sender;
 
-	(void)state;
 	assert_int_equal(file_sender_open(&sender, "none", &error), -1);
 	assert_int_equal(errno, ENOENT);
 	assert_string_equal(error.text, "none: No such file or directory");
@@ -293,7 +286,6 @@ static void tells_of_a_file_cut_short_while_sent(void **state)
 	struct file_message_error error;
 	struct file_sender sender;
 
-	(void)state;
 	put("a", data, sizeof(data));
 	assert_int_equal(file_sender_open(&sender, "a", &error), 0);
 	assert_int_equal(file_sender_next(&sender, message, &error), FILE_MESSAGE_MAX);
@@ -308,7 +300,6 @@ static void shows_a_file_when_it_is_complete(void **state)
 {
 	struct file_receiver receiver;
 
-	(void)state;
 	put("a", "earlier", 7);
 	open_receiver(&receiver);
 	assert_taken(&receiver, "FILE 6 0 a\nabc", FILE_RECEIVER_MORE);
@@ -335,7 +326,6 @@ static void refuses_what_is_not_the_next_chunk(void **state)
 	};
 	struct file_receiver receiver;
 
-	(void)state;
 	open_receiver(&receiver);
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		assert_taken(&receiver, "FILE 6 0 a\nabc", FILE_RECEIVER_MORE);
@@ -353,7 +343,6 @@ static void takes_a_new_file_when_one_is_cut_off(void **state)
 	struct file_message_error error;
 	struct file_receiver receiver;
 
-	(void)state;
 	open_receiver(&receiver);
 	assert_taken(&receiver, "FILE 6 0 a\nabc", FILE_RECEIVER_MORE);
 	assert_int_equal(take(&receiver, "FILE 2 0 b\nxy", &error), FILE_RECEIVER_COMPLETE);
@@ -373,7 +362,6 @@ static void goes_on_where_another_process_ended(void **state)
 {
 	struct file_receiver receiver;
 
-	(void)state;
 	open_receiver(&receiver);
 	assert_taken(&receiver, "FILE 6 0 a\nabc", FILE_RECEIVER_MORE);
 	file_receiver_close(&receiver);
@@ -404,7 +392,6 @@ static void refuses_to_go_on_beyond_the_part(void **state)
 {
 	struct file_receiver receiver;
 
-	(void)state;
 	put(".a.part", "abc", 3);
 	open_receiver(&receiver);
 	assert_refused(&receiver, "FILE 6 4 a\nef", EBADMSG, "a: offset 4 where 3 must come next");
@@ -415,7 +402,6 @@ static void leaves_no_leftover_of_an_earlier_file(void **state)
 {
 	struct file_receiver receiver;
 
-	(void)state;
 	put(".a.part", "something longer", 16);
 	open_receiver(&receiver);
 	assert_taken(&receiver, "FILE 3 0 a\nabc", FILE_RECEIVER_COMPLETE);
@@ -427,7 +413,6 @@ static void leaves_symbolic_links_alone(void **state)
 {
 	struct file_receiver receiver;
 
-	(void)state;
 	put("victim", "safe", 4);
 	assert_int_equal(symlink("victim", ".a.part"), 0);
 	assert_int_equal(symlink("victim", "b"), 0);
@@ -443,7 +428,6 @@ static void keeps_two_receivers_apart(void **state)
 {
 	struct file_receiver one, two;
 
-	(void)state;
 	open_receiver(&one);
 	open_receiver(&two);
 	assert_taken(&one, "FILE 6 0 a\nabc", FILE_RECEIVER_MORE);
@@ -461,7 +445,6 @@ static void names_a_directory_it_cannot_use(void **state)
 	struct file_message_error error;
 	struct file_receiver receiver;
 
-	(void)state;
 	assert_int_equal(file_receiver_open(&receiver, "none", false, &error), -1);
 	assert_int_equal(errno, ENOENT);
 	assert_string_equal(error.text, "none: No such file or directory");
@@ -474,7 +457,6 @@ static void can_store_again_what_it_could_not(void **state)
 {
 	struct file_receiver receiver;
 
-	(void)state;
 	assert_int_equal(mkdir("a", 0700), 0);
 	open_receiver(&receiver);
 	assert_taken(&receiver, "FILE 2 0 a\nx", FILE_RECEIVER_MORE);

@@ -34,18 +34,8 @@ static const char help_text[] =
 	"  /quit        end, as Ctrl-D does\n"
 	"  //TEXT       a message that begins with a slash: /TEXT\n";
 
-static void stop_input(void)
-{
-	if (input) {
-		g_source_destroy(input);
-		g_source_unref(input);
-		input = NULL;
-	}
-}
-
 static void console_say(struct hmc *hmc, const char *text)
 {
-	(void)hmc;
 	if (visible)
 		rl_clear_visible_line();
 	/* For a program that reads standard output, only messages are there. */
@@ -80,7 +70,7 @@ static void end_if_done(struct hmc *hmc)
 static void end(struct hmc *hmc)
 {
 	ending = true;
-	stop_input();
+	hmc_stop_source(&input);
 	leave_terminal();
 	if (interactive && unfinished(hmc))
 		hmc_say(hmc, "waiting until the partition has received %u messages; Ctrl-C ends at once",
@@ -227,15 +217,13 @@ static gboolean on_input(gint fd, GIOCondition condition, gpointer user)
 {
 	struct hmc *hmc = user;
 
-	(void)fd;
-	(void)condition;
 	if (interactive)
 		rl_callback_read_char();
 	else
 		read_lines(hmc);
 	/* No more lines than the partition receives: console_changed() goes on. */
 	if (!interactive && hmc_outbox_items(hmc->outbox) >= HMC_OUTBOX_WINDOW)
-		stop_input();
+		hmc_stop_source(&input);
 	return input ? G_SOURCE_CONTINUE : G_SOURCE_REMOVE;
 }
 
@@ -243,14 +231,11 @@ static void watch_input(struct hmc *hmc)
 {
 	if (input || ending)
 		return;
-	input = g_unix_fd_source_new(STDIN_FILENO, G_IO_IN | G_IO_HUP | G_IO_ERR);
-	g_source_set_callback(input, G_SOURCE_FUNC(on_input), hmc, NULL);
-	g_source_attach(input, NULL);
+	input = hmc_add_source(g_unix_fd_source_new(STDIN_FILENO, G_IO_IN | G_IO_HUP | G_IO_ERR), G_SOURCE_FUNC(on_input), hmc);
 }
 
 static gboolean on_resize(gpointer user)
 {
-	(void)user;
 	rl_resize_terminal();
 	return G_SOURCE_CONTINUE;
 }
@@ -277,8 +262,7 @@ static bool console_start(struct hmc *hmc)
 
 static void console_stop(struct hmc *hmc)
 {
-	(void)hmc;
-	stop_input();
+	hmc_stop_source(&input);
 	if (visible)
 		putchar('\n');
 	leave_terminal();
@@ -292,7 +276,6 @@ static enum hmc_verdict console_message(struct hmc *hmc, uint64_t sequence, cons
 	char *text = g_strdup_printf("[%" PRIu64 "] %zu %s: %s", sequence, len, len == 1 ? "byte" : "bytes", shown);
 	enum hmc_verdict verdict = HMC_TAKE;
 
-	(void)reply;
 	if (interactive) {
 		hmc_say(hmc, "%s", text);
 	} else {

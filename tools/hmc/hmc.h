@@ -6,8 +6,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "common.h"
 #include "file-message.h"
 #include "link.h"
+#include "loop.h"
 #include "outbox.h"
 #include "state.h"
 
@@ -42,6 +44,9 @@ struct hmc {
 	struct hmc_state *state;
 	struct hmc_link *link;
 	struct hmc_outbox *outbox;
+	GSource *timeout;		/* of -t */
+	const char *awaited;		/* "no message", say: what -t reports */
+	bool progress_shown;
 	int status;
 
 	/* options and arguments */
@@ -55,13 +60,35 @@ struct hmc {
 	char **arguments;
 };
 
-extern const struct hmc_command hmc_console;
+extern const struct hmc_command hmc_console, hmc_send, hmc_recv, hmc_echo;
+
+/* The options as GLib parses them, before they become those of struct hmc. */
+extern struct hmc_cli {
+	char **addresses;		/* of one parse */
+	char *state;
+	char *fault;
+	gboolean verbose;
+	gboolean version;
+	gboolean file;
+	gboolean reply;
+	char *count;
+	char *dir;
+	char *timeout;
+	char **rest;
+} cli;
+
+#define TIMEOUT_OPTION(text) { "timeout", 't', 0, G_OPTION_ARG_STRING, &cli.timeout, text, "SECONDS" }
 
 /* One line for people. */
 void hmc_say(struct hmc *hmc, const char *format, ...) G_GNUC_PRINTF(2, 3);
 
 /* End the program, in order, from the main loop. */
 void hmc_quit(struct hmc *hmc, int status);
+
+/* Begin the time of -t anew; @awaited is what to report when it is over. */
+void hmc_restart_timeout(struct hmc *hmc, const char *awaited);
+
+void hmc_clear_progress(struct hmc *hmc);
 
 /* Write to standard output, as safe as the state. Returns false after it told why and ended the program. */
 bool hmc_write_out(struct hmc *hmc, const void *data, size_t len);

@@ -10,6 +10,7 @@
 #include <sys/un.h>
 
 #include "fault.h"
+#include "loop.h"
 #include "spapr_hvpipe_link.h"
 
 /* Bytes that wait in memory for a peer who does not read: messages stop at the first, answers end the link at the second. */
@@ -126,39 +127,23 @@ char *hmc_source_name(uint32_t source)
 	return source >> 16 == 0x0200 ? g_strdup_printf("hmc%u", source & 0xffff) : g_strdup_printf("0x%08x", source);
 }
 
-static void stop_source(GSource **source)
-{
-	if (*source) {
-		g_source_destroy(*source);
-		g_source_unref(*source);
-		*source = NULL;
-	}
-}
-
-static GSource *add_source(GSource *source, GSourceFunc callback, struct hmc_link *link)
-{
-	g_source_set_callback(source, callback, link, NULL);
-	g_source_attach(source, NULL);
-	return source;
-}
-
 static GSource *add_socket_source(struct hmc_link *link, GIOCondition condition, GSocketSourceFunc callback)
 {
 	GSource *source = g_socket_create_source(g_socket_connection_get_socket(link->connection), condition, NULL);
 
 	/* No callback runs the loop. Were it to be kept from recursing, each would cost three system calls more. */
 	g_source_set_can_recurse(source, TRUE);
-	return add_source(source, G_SOURCE_FUNC(callback), link);
+	return hmc_add_source(source, G_SOURCE_FUNC(callback), link);
 }
 
 static void disconnect(struct hmc_link *link)
 {
-	stop_source(&link->input);
-	stop_source(&link->output);
-	stop_source(&link->flush);
-	stop_source(&link->retry);
-	stop_source(&link->silence);
-	stop_source(&link->stall);
+	hmc_stop_source(&link->input);
+	hmc_stop_source(&link->output);
+	hmc_stop_source(&link->flush);
+	hmc_stop_source(&link->retry);
+	hmc_stop_source(&link->silence);
+	hmc_stop_source(&link->stall);
 	link->spoiled = link->close_due = link->stalled = false;
 	if (link->connection)
 		g_io_stream_close(G_IO_STREAM(link->connection), NULL, NULL);
@@ -173,7 +158,7 @@ static gboolean on_retry(gpointer user)
 {
 	struct hmc_link *link = user;
 
-	stop_source(&link->retry);
+	hmc_stop_source(&link->retry);
 	start_connecting(link);
 	return G_SOURCE_REMOVE;
 }
@@ -200,7 +185,7 @@ static void try_again(struct hmc_link *link)
 	}
 	link->at = (link->at + 1) % link->places->len;
 	link->phase = PHASE_WAITING;
-	link->retry = add_source(g_timeout_source_new(delay_ms), on_retry, link);
+	link->retry = hmc_add_source(g_timeout_source_new(delay_ms), on_retry, link);
 	changed(link);
 }
 
@@ -267,9 +252,9 @@ static size_t make_fault(struct hmc_link *link, uint8_t *frame, size_t size)
 	       hvpipe_link_type_name(header.type), header.sequence);
 	if (fault.kind == HMC_FAULT_STALL) {
 		link->stalled = true;
-		stop_source(&link->input);
+		hmc_stop_source(&link->input);
 		if (fault.ms)
-			link->stall = add_source(g_timeout_source_new(fault.ms), on_stall_end, link);
+			link->stall = hmc_add_source(g_timeout_source_new(fault.ms), on_stall_end, link);
 		return size;
 	}
 	link->spoiled = true;
@@ -318,8 +303,8 @@ static void flush(struct hmc_link *link)
 {
 	GError *error = NULL;
 
-	stop_source(&link->flush);
-	stop_source(&link->output);
+	hmc_stop_source(&link->flush);
+	hmc_stop_source(&link->output);
 	for (;;) {
 		gssize n;
 
@@ -355,8 +340,6 @@ static void flush(struct hmc_link *link)
 
 static gboolean on_output(GSocket *socket, GIOCondition condition, gpointer user)
 {
-	(void)socket;
-	(void)condition;
 	flush(user);
 	return G_SOURCE_REMOVE;
 }
@@ -369,7 +352,7 @@ static gboolean on_flush(gpointer user)
 
 static void end_stall(struct hmc_link *link)
 {
-	stop_source(&link->stall);
+	hmc_stop_source(&link->stall);
 	if (!link->stalled)
 		return;
 	link->stalled = false;
@@ -395,7 +378,7 @@ static void flush_soon(struct hmc_link *link)
 	}
 	link->flush = g_idle_source_new();
 	g_source_set_priority(link->flush, G_PRIORITY_DEFAULT);
-	add_source(link->flush, on_flush, link);
+	hmc_add_source(link->flush, on_flush, link);
 }
 
 /* The partition has received all up to the sequence. Returns false when the link has ended. */
@@ -468,7 +451,7 @@ static bool take_state(struct hmc_link *link, const uint8_t *payload)
 	if (first) {
 		link->phase = PHASE_UP;
 		link->up_since = g_get_monotonic_time();
-		stop_source(&link->silence);
+		hmc_stop_source(&link->silence);
 		link->unsent = hmc_state_pending(link->state)->head;
 		link->unsent_sequence = hmc_state_acknowledged(link->state) + 1;
 		notice(link, link->told ? HMC_NOTICE_BACK : HMC_NOTICE_DETAIL, "%s: connected to %s (0x%08x), the partition has its pipe %s",
@@ -513,7 +496,7 @@ static bool take_message(struct hmc_link *link, uint64_t sequence, const uint8_t
 	verdict = link->ops->message(link->user, sequence, data, len, &reply);
 	if (verdict == HMC_LEAVE) {
 		link->left = true;
-		stop_source(&link->input);
+		hmc_stop_source(&link->input);
 		return false;
 	}
 	if (verdict == HMC_REFUSE) {
@@ -589,7 +572,6 @@ static gboolean on_input(GSocket *socket, GIOCondition condition, gpointer user)
 	char why[64];
 	gssize n;
 
-	(void)condition;
 	/* take_frames() leaves less than one frame behind, so there is room. */
 	n = g_socket_receive(socket, (char *)link->in + link->in_len, sizeof(link->in) - link->in_len, NULL, &error);
 	if (n < 0 && g_error_matches(error, G_IO_ERROR, G_IO_ERROR_WOULD_BLOCK)) {
@@ -624,7 +606,7 @@ static gboolean on_silence(gpointer user)
 {
 	struct hmc_link *link = user;
 
-	stop_source(&link->silence);
+	hmc_stop_source(&link->silence);
 	if (link->places->len > 1) {
 		/* The source may be elsewhere. A connect under way ends with an error then. */
 		if (link->phase == PHASE_HELLO)
@@ -701,7 +683,7 @@ static void start_connecting(struct hmc_link *link)
 
 	link->phase = PHASE_CONNECTING;
 	link->cancel = g_cancellable_new();
-	link->silence = add_source(g_timeout_source_new(link->timing.answer_ms), on_silence, link);
+	link->silence = hmc_add_source(g_timeout_source_new(link->timing.answer_ms), on_silence, link);
 	g_socket_client_set_enable_proxy(client, FALSE);
 	g_socket_client_connect_async(client, place(link)->target, link->cancel, on_connected, link);
 	g_object_unref(client);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "file-message.h"
+#include "loop.h"
 
 struct item {
 	char *name;			/* NULL: a line */
@@ -47,15 +48,6 @@ static const char *shown(const char *path)
 	return strcmp(path, "-") ? path : "standard input";
 }
 
-static void stop_source(GSource **source)
-{
-	if (*source) {
-		g_source_destroy(*source);
-		g_source_unref(*source);
-		*source = NULL;
-	}
-}
-
 static void close_item(struct item *item)
 {
 	if (item->open && item->kind == HMC_OUTBOX_FILE)
@@ -76,7 +68,7 @@ static void free_item(struct item *item)
 /* There will be no more messages of this item. Takes the error text, if any. */
 static void end_item(struct hmc_outbox *outbox, struct item *item, char *error)
 {
-	stop_source(&outbox->readable);
+	hmc_stop_source(&outbox->readable);
 	close_item(item);
 	item->queued = true;
 	item->error = error;
@@ -116,9 +108,7 @@ static gboolean on_readable(gint fd, GIOCondition condition, gpointer user)
 {
 	struct hmc_outbox *outbox = user;
 
-	(void)fd;
-	(void)condition;
-	stop_source(&outbox->readable);
+	hmc_stop_source(&outbox->readable);
 	for (GList *l = outbox->items.head; l; l = l->next) {
 		struct item *item = l->data;
 
@@ -141,9 +131,7 @@ static enum next next_raw(struct hmc_outbox *outbox, struct item *item, char **e
 
 		if (item->waits && !item->ready) {
 			if (!outbox->readable) {
-				outbox->readable = g_unix_fd_source_new(item->fd, G_IO_IN | G_IO_HUP | G_IO_ERR);
-				g_source_set_callback(outbox->readable, G_SOURCE_FUNC(on_readable), outbox, NULL);
-				g_source_attach(outbox->readable, NULL);
+				outbox->readable = hmc_add_source(g_unix_fd_source_new(item->fd, G_IO_IN | G_IO_HUP | G_IO_ERR), G_SOURCE_FUNC(on_readable), outbox);
 			}
 			return NEXT_LATER;
 		}
@@ -227,7 +215,7 @@ void hmc_outbox_settle(struct hmc_outbox *outbox)
 {
 	struct item *item;
 
-	stop_source(&outbox->pump);
+	hmc_stop_source(&outbox->pump);
 	for (GList *l = outbox->items.head; l; l = l->next)
 		if (!queue_item(outbox, l->data))
 			break;
@@ -269,8 +257,8 @@ struct hmc_outbox *hmc_outbox_new(struct hmc_link *link, const struct hmc_state 
 
 void hmc_outbox_free(struct hmc_outbox *outbox)
 {
-	stop_source(&outbox->pump);
-	stop_source(&outbox->readable);
+	hmc_stop_source(&outbox->pump);
+	hmc_stop_source(&outbox->readable);
 	g_queue_clear_full(&outbox->items, (GDestroyNotify)free_item);
 	g_free(outbox);
 }

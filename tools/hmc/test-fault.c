@@ -24,7 +24,6 @@ static void expect_print(const char *text, const char *expected)
 
 static void what_was_understood_is_shown(void **context)
 {
-	(void)context;
 	expect_print("", "");
 	expect_print("close", "close,count=1,every=1");
 	expect_print("gap,count=0", "gap,count=0,every=1");
@@ -34,7 +33,6 @@ static void what_was_understood_is_shown(void **context)
 
 static void every_kind_is_known_by_its_name(void **context)
 {
-	(void)context;
 	for (int kind = 0; kind < HMC_FAULT_KINDS; kind++) {
 		GList *faults = hmc_faults_parse(hmc_fault_name(kind), NULL);
 
@@ -67,7 +65,6 @@ static void a_mistake_is_named_with_the_choices(void **context)
 		{ "stall,foo=1", "'stall' does not know 'foo=1'", "ms=N" },
 	};
 
-	(void)context;
 	for (size_t i = 0; i < G_N_ELEMENTS(mistakes); i++) {
 		GError *error = NULL;
 
@@ -92,7 +89,6 @@ static void expect_strikes(const char *text, HvpipeLinkType type, const char *ex
 
 static void a_fault_strikes_the_frames_it_is_for_as_often_as_it_says(void **context)
 {
-	(void)context;
 	expect_strikes("close", HVPIPE_LINK_ACK, "1000");
 	expect_strikes("close", HVPIPE_LINK_STATE, "0000");
 	expect_strikes("close,count=3", HVPIPE_LINK_NACK, "11100");
@@ -142,7 +138,6 @@ static void a_spoiled_frame_is_malformed_in_the_way_that_it_says(void **context)
 	const HvpipeLinkHmcState state = { .session = 1, .taken = 7, .first = 4 };
 	uint8_t frame[HVPIPE_LINK_MAX_FRAME];
 
-	(void)context;
 	for (int kind = 0; kind < HMC_FAULT_KINDS; kind++) {
 		for (HvpipeLinkType type = HVPIPE_LINK_MESSAGE; type <= HVPIPE_LINK_STATE; type++) {
 			size_t size = HVPIPE_LINK_HEADER_SIZE;
@@ -170,7 +165,6 @@ static void a_cut_frame_is_a_part_and_a_closed_one_nothing(void **context)
 	const HvpipeLinkHmcState state = { .session = 1, .first = 1 };
 	uint8_t frame[HVPIPE_LINK_MAX_FRAME];
 
-	(void)context;
 	hvpipe_link_pack_header(frame, HVPIPE_LINK_ACK, 0, 1);
 	assert_int_equal(hmc_fault_spoil(HMC_FAULT_CLOSE, frame, HVPIPE_LINK_HEADER_SIZE, &state, 0), 0);
 	assert_int_equal(hmc_fault_spoil(HMC_FAULT_CUT, frame, HVPIPE_LINK_HEADER_SIZE, &state, 0), 8);

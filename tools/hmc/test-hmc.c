@@ -57,7 +57,6 @@ static int setup(void **context)
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	struct timeval patience = { .tv_sec = PATIENCE_S };
 
-	(void)context;
 	dir = g_dir_make_tmp("test-hvpipe-hmc-XXXXXX", NULL);
 	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	strcpy(address.sun_path, in_dir("socket"));
@@ -72,7 +71,6 @@ static int teardown(void **context)
 	char *command = g_strdup_printf("rm -r %s", dir);
 	int result;
 
-	(void)context;
 	if (pid > 0) {
 		kill(pid, SIGKILL);
 		waitpid(pid, NULL, 0);
@@ -301,7 +299,6 @@ static void write_file(const char *name, const char *text)
 
 static void send_ends_when_all_was_acknowledged(void **context)
 {
-	(void)context;
 	write_file("a", "first file");
 	start("send", in_dir("a"), "-", NULL);
 	type("from standard input");
@@ -320,7 +317,6 @@ static void send_cuts_big_files_into_whole_messages(void **context)
 {
 	char *big = g_strnfill(10000, 'b'), *chunk = g_strnfill(4088, 'b'), *rest = g_strnfill(10000 - 2 * 4088, 'b');
 
-	(void)context;
 	write_file("big", big);
 	start("send", in_dir("big"), NULL);
 	come_up();
@@ -343,7 +339,6 @@ static void send_keeps_within_its_window(void **context)
 	HvpipeLinkHeader header;
 	uint64_t n = 0;
 
-	(void)context;
 	write_file("big", big);
 	start("send", in_dir("big"), NULL);
 	come_up();
@@ -362,7 +357,6 @@ static void send_keeps_within_its_window(void **context)
 
 static void send_f_makes_file_messages(void **context)
 {
-	(void)context;
 	write_file("name.txt", "content\n");
 	write_file("empty", "");
 	start("send", "-f", in_dir("name.txt"), in_dir("empty"), NULL);
@@ -376,7 +370,6 @@ static void send_f_makes_file_messages(void **context)
 
 static void send_refuses_what_comes_meanwhile(void **context)
 {
-	(void)context;
 	write_file("a", "text");
 	start("send", in_dir("a"), NULL);
 	come_up();
@@ -391,7 +384,6 @@ static void send_refuses_what_comes_meanwhile(void **context)
 
 static void send_reply_prints_one_message_for_each_file(void **context)
 {
-	(void)context;
 	write_file("a", "A");
 	write_file("b", "B");
 	start("send", "--reply", in_dir("a"), in_dir("b"), NULL);
@@ -417,7 +409,6 @@ static void send_reply_prints_one_message_for_each_file(void **context)
 
 static void send_sends_nothing_when_one_file_cannot_be_sent(void **context)
 {
-	(void)context;
 	write_file("a", "text");
 	start("send", in_dir("a"), in_dir("missing"), NULL);
 	expect_exit(1);
@@ -430,7 +421,6 @@ static void send_sends_nothing_when_one_file_cannot_be_sent(void **context)
 
 static void send_goes_on_after_kill_9_with_a_state(void **context)
 {
-	(void)context;
 	write_file("a", "A");
 	write_file("b", "B");
 	start("--state", in_dir("state"), "send", in_dir("a"), NULL);
@@ -453,7 +443,6 @@ static void send_goes_on_after_kill_9_with_a_state(void **context)
 
 static void recv_n_leaves_the_rest_with_the_hypervisor(void **context)
 {
-	(void)context;
 	start("recv", "-n", "2", NULL);
 	come_up();
 	peer_frame(HVPIPE_LINK_MESSAGE, 1, "one ");
@@ -468,7 +457,6 @@ static void recv_n_leaves_the_rest_with_the_hypervisor(void **context)
 
 static void recv_does_not_acknowledge_what_it_cannot_write(void **context)
 {
-	(void)context;
 	start("recv", NULL);
 	come_up();
 	close(out);
@@ -483,7 +471,6 @@ static void recv_d_stores_files_and_refuses_the_rest(void **context)
 {
 	char *text;
 
-	(void)context;
 	start("recv", "-n", "1", "-d", dir, NULL);
 	come_up();
 	peer_frame(HVPIPE_LINK_MESSAGE, 1, "no file message");
@@ -503,7 +490,6 @@ static void recv_d_stores_files_and_refuses_the_rest(void **context)
 
 static void recv_t_ends_with_status_6(void **context)
 {
-	(void)context;
 	start("recv", "-t", "0.2", NULL);
 	come_up();
 	expect_exit(6);
@@ -526,7 +512,6 @@ static void echo_answers_exactly_once_through_kill_9(void **context)
 	unsigned int kills = 0;
 	GRand *rand = g_rand_new_with_seed(7);
 
-	(void)context;
 	while (received < COUNT) {
 		HvpipeLinkHmcState s;
 		HvpipeLinkHeader header;
@@ -592,7 +577,6 @@ static void echo_answers_exactly_once_through_kill_9(void **context)
 
 static void console_sends_lines_and_shows_messages(void **context)
 {
-	(void)context;
 	start("console", NULL);
 	come_up();
 	type("hello\n//slash\n\n/nonsense\nlast");
@@ -611,7 +595,6 @@ static void console_sends_lines_and_shows_messages(void **context)
 
 static void console_does_wrong_when_told_to(void **context)
 {
-	(void)context;
 	start("-v", "console", NULL);
 	come_up();
 	type("/fault cloze\n/fault close,count=2;gap\n/status\n/fault stall\nhello\n");
@@ -628,7 +611,6 @@ static void console_does_wrong_when_told_to(void **context)
 
 static void an_hmc_with_faults_loses_nothing(void **context)
 {
-	(void)context;
 	start("-v", "--fault", "cut;close", "console", NULL);
 	come_up();
 	type("hello\n");
@@ -647,7 +629,6 @@ static void console_refuses_a_line_too_long_and_goes_on(void **context)
 {
 	char *line = g_strnfill(4089, 'x'), *most = g_strnfill(4088, 'x');
 
-	(void)context;
 	start("console", NULL);
 	come_up();
 	type(line);
@@ -667,7 +648,6 @@ static void console_on_a_terminal_edits_lines_and_ends_with_ctrl_d(void **contex
 {
 	int terminal;
 
-	(void)context;
 	fflush(NULL);
 	pid = forkpty(&terminal, NULL, NULL, NULL);
 	assert_true(pid >= 0);
@@ -710,7 +690,6 @@ static void console_on_a_terminal_edits_lines_and_ends_with_ctrl_d(void **contex
 
 static void signals_end_it_in_order(void **context)
 {
-	(void)context;
 	write_file("a", "text");
 	start("send", in_dir("a"), NULL);
 	come_up();
@@ -735,7 +714,6 @@ static void signals_end_it_in_order(void **context)
 
 static void places_may_be_named_before_and_behind_the_command(void **context)
 {
-	(void)context;
 	/* start() names the first one before the command. */
 	assert_int_equal(rename(in_dir("socket"), in_dir("elsewhere")), 0);
 	start("echo", "-c", in_dir("elsewhere"), NULL);
@@ -756,7 +734,6 @@ static void a_state_file_in_use_is_status_4(void **context)
 {
 	pid_t first;
 
-	(void)context;
 	start("--state", in_dir("state"), "echo", NULL);
 	come_up();
 	first = pid;
@@ -784,7 +761,6 @@ static void wrong_usage_is_status_2_and_names_the_value(void **context)
 		{ { "--fault", "close;cloze", "echo" }, "--fault: fault 'cloze' is not known" },
 	};
 
-	(void)context;
 	for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
 		start(cases[i].arguments[0], cases[i].arguments[1], cases[i].arguments[2], NULL);
 		expect_exit(2);
@@ -794,7 +770,6 @@ static void wrong_usage_is_status_2_and_names_the_value(void **context)
 
 static void help_and_version_are_status_0(void **context)
 {
-	(void)context;
 	start("--help", NULL);
 	expect_exit(0);
 	expect_words(out, "Exit status:");
@@ -808,7 +783,6 @@ static void help_and_version_are_status_0(void **context)
 
 static void a_malformed_frame_does_not_end_it(void **context)
 {
-	(void)context;
 	start("recv", "-n", "1", NULL);
 	come_up();
 	peer_frame(HVPIPE_LINK_MESSAGE, 7, "gap");

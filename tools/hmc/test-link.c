@@ -44,7 +44,6 @@ static struct fixture {
 
 static enum hmc_verdict on_message(void *user, uint64_t sequence, const void *data, size_t len, GBytes **reply)
 {
-	(void)user;
 	g_string_append_printf(f.messages, "%lu:%.*s ", (unsigned long)sequence, (int)len, (const char *)data);
 	f.message_count++;
 	if (f.echo)
@@ -54,19 +53,16 @@ static enum hmc_verdict on_message(void *user, uint64_t sequence, const void *da
 
 static void on_changed(void *user)
 {
-	(void)user;
 }
 
 static void on_notice(void *user, enum hmc_notice notice, const char *text)
 {
-	(void)user;
 	g_string_append_printf(f.notices[notice], "%s\n", text);
 	f.notice_count[notice]++;
 }
 
 static void on_failed(void *user, const GError *error)
 {
-	(void)user;
 	g_string_append(f.failed, error->message);
 }
 
@@ -138,7 +134,6 @@ static void free_link(void)
 
 static int setup(void **context)
 {
-	(void)context;
 	memset(&f, 0, sizeof(f));
 	f.listener = f.peer = -1;
 	f.dir = g_dir_make_tmp("test-hvpipe-hmc-link-XXXXXX", NULL);
@@ -156,7 +151,6 @@ static int teardown(void **context)
 {
 	char *state = g_strconcat(f.dir, "/state", NULL);
 
-	(void)context;
 	if (f.peer >= 0)
 		close(f.peer);
 	if (f.listener >= 0)
@@ -314,7 +308,6 @@ static void send_text(const char *text)
 
 static void a_message_goes_out_and_is_pending_until_acknowledged(void **context)
 {
-	(void)context;
 	come_up();
 	send_text("one");
 	send_text("two");
@@ -330,7 +323,6 @@ static void a_message_goes_out_and_is_pending_until_acknowledged(void **context)
 
 static void a_message_waits_for_the_link_to_come_up(void **context)
 {
-	(void)context;
 	send_text("early");
 	listen_there();
 	hmc_link_start(f.link);
@@ -345,7 +337,6 @@ static void a_message_waits_for_the_link_to_come_up(void **context)
 
 static void an_arriving_message_is_taken_then_acknowledged(void **context)
 {
-	(void)context;
 	come_up();
 	peer_frame(HVPIPE_LINK_MESSAGE, 1, "hello");
 	expect_frame(HVPIPE_LINK_ACK, 1, NULL);
@@ -357,7 +348,6 @@ static void an_arriving_message_is_taken_then_acknowledged(void **context)
 
 static void a_refused_message_gets_a_nack_and_leaves_its_number(void **context)
 {
-	(void)context;
 	come_up();
 	f.verdict = HMC_REFUSE;
 	peer_frame(HVPIPE_LINK_MESSAGE, 1, "unwanted");
@@ -370,7 +360,6 @@ static void a_refused_message_gets_a_nack_and_leaves_its_number(void **context)
 
 static void a_message_left_stays_with_the_hypervisor(void **context)
 {
-	(void)context;
 	come_up();
 	f.verdict = HMC_LEAVE;
 	peer_frame(HVPIPE_LINK_MESSAGE, 1, "too late");
@@ -383,7 +372,6 @@ static void a_message_left_stays_with_the_hypervisor(void **context)
 
 static void a_reply_goes_out_behind_the_acknowledgement(void **context)
 {
-	(void)context;
 	come_up();
 	f.echo = true;
 	for (uint64_t i = 1; i <= 3; i++) {
@@ -399,7 +387,6 @@ static void frames_may_come_one_byte_at_a_time(void **context)
 	uint8_t state[HVPIPE_LINK_HEADER_SIZE + HVPIPE_LINK_HV_STATE_SIZE];
 	HvpipeLinkHvState s = { .source = SOURCE, .flags = 1 };
 
-	(void)context;
 	listen_there();
 	hmc_link_start(f.link);
 	peer_accept();
@@ -426,7 +413,6 @@ static void many_frames_may_come_at_once(void **context)
 	GByteArray *all = g_byte_array_new();
 	uint8_t frame[HVPIPE_LINK_MAX_FRAME] = { 0 };
 
-	(void)context;
 	come_up();
 	for (uint64_t i = 1; i <= 200; i++) {
 		size_t len = i % 3 ? HVPIPE_LINK_MAX_PAYLOAD : 1;
@@ -446,7 +432,6 @@ static void a_peer_that_reads_slowly_gets_all(void **context)
 	char text[HVPIPE_LINK_MAX_PAYLOAD + 1];
 	int small = 4096;
 
-	(void)context;
 	come_up();
 	setsockopt(f.peer, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
 	memset(text, 'x', sizeof(text) - 1);
@@ -475,7 +460,6 @@ static void a_peer_that_reads_slowly_gets_all(void **context)
 
 static void what_was_not_acknowledged_is_sent_again(void **context)
 {
-	(void)context;
 	come_up();
 	send_text("one");
 	send_text("two");
@@ -492,7 +476,6 @@ static void what_was_not_acknowledged_is_sent_again(void **context)
 
 static void what_the_state_shows_as_received_is_not_sent_again(void **context)
 {
-	(void)context;
 	come_up();
 	send_text("one");
 	send_text("two");
@@ -509,7 +492,6 @@ static void what_the_state_shows_as_received_is_not_sent_again(void **context)
 
 static void an_acknowledgement_of_an_earlier_connections_message_counts(void **context)
 {
-	(void)context;
 	come_up();
 	for (int i = 0; i < 100; i++) {
 		char text[HVPIPE_LINK_MAX_PAYLOAD + 1];
@@ -537,7 +519,6 @@ static void an_acknowledgement_of_an_earlier_connections_message_counts(void **c
 
 static void a_hypervisor_that_does_not_know_the_session_gets_the_rest(void **context)
 {
-	(void)context;
 	come_up();
 	send_text("one");
 	send_text("two");
@@ -555,7 +536,6 @@ static void a_hypervisor_that_does_not_know_the_session_gets_the_rest(void **con
 
 static void a_duplicate_is_dropped_and_acknowledged_again(void **context)
 {
-	(void)context;
 	come_up();
 	peer_frame(HVPIPE_LINK_MESSAGE, 1, "hello");
 	expect_frame(HVPIPE_LINK_ACK, 1, NULL);
@@ -573,7 +553,6 @@ static void a_message_cut_off_by_the_end_of_a_link_is_not_taken(void **context)
 {
 	uint8_t frame[HVPIPE_LINK_HEADER_SIZE];
 
-	(void)context;
 	come_up();
 	hvpipe_link_pack_header(frame, HVPIPE_LINK_MESSAGE, 100, 1);
 	peer_write(frame, sizeof(frame));
@@ -593,7 +572,6 @@ static void a_session_goes_on_in_the_next_process(void **context)
 	char *path = g_strconcat(f.dir, "/state", NULL);
 	uint64_t session;
 
-	(void)context;
 	free_link();
 	make_link(path);
 	session = hmc_state_session(f.state);
@@ -621,7 +599,6 @@ static void a_state_of_another_source_ends_the_link_for_good(void **context)
 	uint8_t frame[HVPIPE_LINK_MAX_FRAME];
 	HvpipeLinkHvState s = { .source = SOURCE + 1, .flags = 1 };
 
-	(void)context;
 	come_up();
 	send_text("for hmc1 only");
 	peer_accept();
@@ -639,7 +616,6 @@ static void a_state_that_cannot_be_written_ends_the_link_before_the_ack(void **c
 	int full = open("/dev/full", O_RDWR);
 	int fd = -1;
 
-	(void)context;
 	if (full < 0)
 		skip();
 	free_link();
@@ -699,7 +675,6 @@ static void peer_header(uint8_t version, uint8_t type, uint16_t length, uint32_t
 #define MALFORMED_TEST(name, words, ...) \
 	static void name(void **context) \
 	{ \
-		(void)context; \
 		come_up(); \
 		__VA_ARGS__; \
 		expect_malformed(words); \
@@ -723,7 +698,6 @@ MALFORMED_TEST(unknown_state_flags_are_malformed, "flags", peer_state(3, 0))
 
 static void a_message_before_the_state_is_malformed(void **context)
 {
-	(void)context;
 	listen_there();
 	hmc_link_start(f.link);
 	peer_accept();
@@ -736,7 +710,6 @@ static void rubbish_of_any_kind_never_ends_the_program(void **context)
 {
 	GRand *rand = g_rand_new_with_seed(1);
 
-	(void)context;
 	come_up();
 	for (int i = 0; i < 200; i++) {
 		uint8_t rubbish[64];
@@ -768,7 +741,6 @@ static void rubbish_of_any_kind_never_ends_the_program(void **context)
 
 static void waiting_for_a_socket_is_told_once_with_its_end(void **context)
 {
-	(void)context;
 	hmc_link_start(f.link);
 	spin_for(50);
 	assert_int_equal(f.notice_count[HMC_NOTICE_WAIT], 1);
@@ -783,7 +755,6 @@ static void waiting_for_a_socket_is_told_once_with_its_end(void **context)
 
 static void a_lost_connection_is_told_once_however_long_it_takes(void **context)
 {
-	(void)context;
 	come_up();
 	close(f.listener);
 	f.listener = -1;
@@ -801,7 +772,6 @@ static void a_lost_connection_is_told_once_however_long_it_takes(void **context)
 
 static void silence_after_connect_names_the_other_hmc(void **context)
 {
-	(void)context;
 	listen_there();
 	hmc_link_start(f.link);
 	spin_until(f.notice_count[HMC_NOTICE_WAIT] == 1);
@@ -816,7 +786,6 @@ static void silence_after_connect_names_the_other_hmc(void **context)
 
 static void the_partitions_pipe_is_told_of(void **context)
 {
-	(void)context;
 	come_up();
 	assert_true(hmc_link_is_enabled(f.link));
 	peer_state(0, 0);
@@ -834,7 +803,6 @@ static void the_end_waits_until_the_peer_has_read(void **context)
 	HvpipeLinkHeader header;
 	gint64 start;
 
-	(void)context;
 	come_up();
 	peer_frame(HVPIPE_LINK_MESSAGE, 1, "hello");
 	spin_until(f.message_count == 1);
@@ -867,7 +835,6 @@ static void the_end_does_not_wait_for_ever(void **context)
 {
 	gint64 start;
 
-	(void)context;
 	come_up();
 	start = g_get_monotonic_time();
 	hmc_link_finish(f.link, 50);
@@ -889,7 +856,6 @@ static void come_up_at_the_other_place(uint64_t first)
 
 static void the_link_follows_to_where_the_source_is_now(void **context)
 {
-	(void)context;
 	assert_true(hmc_link_add(f.link, f.other, NULL));
 	come_up();
 	send_text("one");
@@ -913,7 +879,6 @@ static void a_place_that_accepts_but_does_not_answer_is_left(void **context)
 {
 	int silent;
 
-	(void)context;
 	assert_true(hmc_link_add(f.link, f.other, NULL));
 	listen_there();
 	hmc_link_start(f.link);
@@ -931,7 +896,6 @@ static void places_where_nobody_is_are_named_once_all_were_tried(void **context)
 {
 	char *both = g_strdup_printf("waiting for %s or %s: ", f.path, f.other);
 
-	(void)context;
 	assert_true(hmc_link_add(f.link, f.other, NULL));
 	hmc_link_start(f.link);
 	spin_until(f.notice_count[HMC_NOTICE_WAIT]);
@@ -948,7 +912,6 @@ static void one_place_more_must_be_an_address_too(void **context)
 {
 	GError *error = NULL;
 
-	(void)context;
 	assert_false(hmc_link_add(f.link, "host:0", &error));
 	assert_non_null(strstr(error->message, "'host:0'"));
 	g_error_free(error);
@@ -980,7 +943,6 @@ static void addresses_are_paths_or_hosts(void **context)
 {
 	char *longest = g_strnfill(107, 'a'), *too_long = g_strnfill(108, 'a');
 
-	(void)context;
 	expect_address("hmc1.sock");
 	expect_address("unix:with:colon");
 	expect_address("dir/host:1234");
@@ -1026,7 +988,6 @@ static void a_fault_in_place_of_a_message_costs_a_connection_only(void **context
 	};
 	char data[128];
 
-	(void)context;
 	come_up();
 	for (size_t i = 0; i < G_N_ELEMENTS(faults); i++) {
 		size_t sequence = 1 + 2 * i;
@@ -1061,7 +1022,6 @@ static void a_fault_in_place_of_a_message_costs_a_connection_only(void **context
 
 static void a_fault_in_place_of_an_ack_takes_the_message_once(void **context)
 {
-	(void)context;
 	come_up();
 	set_faults("type");
 	peer_frame(HVPIPE_LINK_MESSAGE, 1, "hello");
@@ -1079,7 +1039,6 @@ static void a_fault_in_place_of_the_state_leaves_the_next_connection_good(void *
 {
 	uint8_t frame[HVPIPE_LINK_HEADER_SIZE + HVPIPE_LINK_HMC_STATE_SIZE];
 
-	(void)context;
 	set_faults("no-state;session;close,frame=state");
 	listen_there();
 	hmc_link_start(f.link);
@@ -1101,7 +1060,6 @@ static void a_fault_in_place_of_the_state_leaves_the_next_connection_good(void *
 
 static void a_stall_sends_and_reads_nothing_until_it_ends(void **context)
 {
-	(void)context;
 	come_up();
 	set_faults("stall");
 	send_text("one");
@@ -1117,7 +1075,6 @@ static void a_stall_sends_and_reads_nothing_until_it_ends(void **context)
 
 static void a_stall_ends_by_itself_when_it_was_told_so(void **context)
 {
-	(void)context;
 	come_up();
 	set_faults("stall,ms=5");
 	send_text("one");
@@ -1128,7 +1085,6 @@ static void a_stall_ends_by_itself_when_it_was_told_so(void **context)
 
 static void a_link_that_stalls_can_be_left(void **context)
 {
-	(void)context;
 	come_up();
 	set_faults("stall");
 	send_text("one");
@@ -1142,7 +1098,6 @@ static void a_mistake_in_the_faults_changes_nothing(void **context)
 	GError *error = NULL;
 	char *left;
 
-	(void)context;
 	set_faults("gap,count=3");
 	assert_false(hmc_link_set_faults(f.link, "close;gpa", &error));
 	assert_non_null(strstr(error->message, "'gpa'"));

@@ -20,7 +20,6 @@ static char *path;
 
 static int setup(void **context)
 {
-	(void)context;
 	dir = g_dir_make_tmp("test-hvpipe-hmc-state-XXXXXX", NULL);
 	path = g_strconcat(dir, "/state", NULL);
 	return dir ? 0 : -1;
@@ -31,7 +30,6 @@ static int teardown(void **context)
 	char *new = g_strconcat(path, ".new", NULL);
 	int result;
 
-	(void)context;
 	unlink(path);
 	unlink(new);
 	result = rmdir(dir);
@@ -101,7 +99,6 @@ static void new_state_has_a_session_of_its_own(void **context)
 {
 	struct hmc_state *a = hmc_state_open(NULL, NULL), *b = open_state();
 
-	(void)context;
 	assert_int_not_equal(hmc_state_session(a), 0);
 	assert_int_not_equal(hmc_state_session(b), 0);
 	assert_int_not_equal(hmc_state_session(a), hmc_state_session(b));
@@ -117,7 +114,6 @@ static void all_is_there_after_a_restart(void **context)
 	struct hmc_state *state = open_state();
 	uint64_t session = hmc_state_session(state);
 
-	(void)context;
 	assert_true(hmc_state_bind(state, 0x02000001, NULL));
 	queue(state, "one");
 	queue(state, "two");
@@ -144,7 +140,6 @@ static void all_is_there_after_kill_9(void **context)
 	pid_t pid = fork();
 	int status;
 
-	(void)context;
 	if (pid == 0) {
 		state = open_state();
 		queue(state, "one");
@@ -170,7 +165,6 @@ static void a_file_cut_off_anywhere_is_an_earlier_state_or_refused(void **contex
 	gsize size, base = 0;
 	char *data;
 
-	(void)context;
 	base = 80;	/* a new file: header and one record */
 	queue(state, "message one");
 	take(state, NULL);
@@ -215,7 +209,6 @@ static void a_flipped_bit_before_the_last_record_is_refused(void **context)
 	gsize size, last = 40 + 8;
 	char *data;
 
-	(void)context;
 	for (int i = 0; i < 3; i++)
 		queue(state, "message one");
 	queue(state, "the last");
@@ -237,7 +230,6 @@ static void zeros_for_an_append_are_cut_off(void **context)
 	char *data;
 	gsize size;
 
-	(void)context;
 	queue(state, "one");
 	hmc_state_close(state);
 	assert_true(g_file_get_contents(path, &data, &size, NULL));
@@ -257,7 +249,6 @@ static void more_rubbish_than_an_append_is_refused(void **context)
 	char *data;
 	gsize size;
 
-	(void)context;
 	hmc_state_close(state);
 	assert_true(g_file_get_contents(path, &data, &size, NULL));
 	data = g_realloc(data, size + 5000);
@@ -272,7 +263,6 @@ static void another_file_is_not_touched(void **context)
 	char *data;
 	gsize size;
 
-	(void)context;
 	assert_true(g_file_set_contents(path, "dear diary", -1, NULL));
 	expect_refused(G_IO_ERROR_INVALID_DATA, "not a state file");
 	assert_true(g_file_get_contents(path, &data, &size, NULL));
@@ -287,7 +277,6 @@ static void a_second_process_is_kept_out(void **context)
 {
 	struct hmc_state *state = open_state();
 
-	(void)context;
 	expect_refused(G_IO_ERROR_BUSY, "another hvpipe-hmc");
 	hmc_state_close(state);
 	hmc_state_close(open_state());
@@ -297,7 +286,6 @@ static void a_directory_or_fifo_is_refused(void **context)
 {
 	GError *error = NULL;
 
-	(void)context;
 	assert_null(hmc_state_open(dir, &error));
 	assert_non_null(strstr(error->message, dir));
 	g_clear_error(&error);
@@ -309,7 +297,6 @@ static void a_missing_directory_is_named(void **context)
 {
 	GError *error = NULL;
 
-	(void)context;
 	assert_null(hmc_state_open("/nonexistent/state", &error));
 	assert_non_null(strstr(error->message, "/nonexistent/state"));
 	g_error_free(error);
@@ -323,7 +310,6 @@ static void the_file_stays_small_and_whole(void **context)
 	GBytes *message;
 	off_t biggest = 0;
 
-	(void)context;
 	memset(big, 'b', sizeof(big));
 	message = g_bytes_new(big, sizeof(big));
 	for (int i = 0; i < 3000; i++) {
@@ -352,7 +338,6 @@ static void a_rest_of_a_file_written_anew_does_no_harm(void **context)
 	char *new = g_strconcat(path, ".new", NULL);
 	struct hmc_state *state;
 
-	(void)context;
 	assert_true(g_file_set_contents(new, "half of a", -1, NULL));
 	state = open_state();
 	queue(state, "one");
@@ -373,7 +358,6 @@ static void a_failed_write_changes_nothing(void **context)
 	GBytes *message = g_bytes_new_static("does not fit into what is left", 30);
 	struct stat st;
 
-	(void)context;
 	signal(SIGXFSZ, SIG_IGN);
 	queue(state, "one");
 	assert_int_equal(stat(path, &st), 0);
@@ -403,7 +387,6 @@ static void a_symbolic_link_stays_one(void **context)
 	char big[4088] = "x";
 	GBytes *message = g_bytes_new(big, sizeof(big));
 
-	(void)context;
 	hmc_state_close(state);
 	assert_int_equal(symlink(path, link), 0);
 	state = hmc_state_open(link, NULL);

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* hvpipe-hmc send: files and standard input to the partition, and its replies. */
+#include "hmc.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* With the partition silent for this long, say what is waited for. */
+#define STALL_MS 5000
+#define PROGRESS_MS 200
+
+static struct {
+	GSource *tick;			/* progress and stalls */
+	unsigned int argument;		/* the next one to send */
+	bool reply_wanted;
+	char *reply_name;
+	gint64 started;
+	gint64 moved;			/* the time of the last acknowledgement */
+	uint64_t acknowledged;
+	bool stall_reported;
+} session;
+
+static void show_progress(struct hmc *hmc)
+{
+	uint64_t offset, size;
+	const char *name;
+	char *bytes, *rate;
+	gint64 us = g_get_monotonic_time() - session.started;
+
+	if (!isatty(STDERR_FILENO) || us < 1000000 || !hmc_outbox_progress(hmc->outbox, &name, &offset, &size))
+		return;
+	bytes = g_format_size_full(offset, G_FORMAT_SIZE_IEC_UNITS);
+	rate = g_format_size_full(offset * 1000000.0 / us, G_FORMAT_SIZE_IEC_UNITS);
+	if (size)
+		fprintf(stderr, "\r\033[K%s: %s, %.0f %%, %s/s", name, bytes, 100.0 * offset / size, rate);
+	else
+		fprintf(stderr, "\r\033[K%s: %s, %s/s", name, bytes, rate);
+	hmc->progress_shown = true;
+	g_free(bytes);
+	g_free(rate);
+}
+
+static gboolean on_tick(gpointer user)
+{
+	struct hmc *hmc = user;
+	unsigned int pending = hmc_state_pending(hmc->state)->length;
+
+	show_progress(hmc);
+	if (pending && hmc_link_is_up(hmc->link) && !session.stall_reported &&
+	    g_get_monotonic_time() - session.moved > STALL_MS * 1000) {
+		hmc_say(hmc, "%s: waiting for the partition to receive: %u %s sent, its pipe is %s", hmc_link_address(hmc->link), pending,
+			pending == 1 ? "message" : "messages", hmc_link_is_enabled(hmc->link) ? "enabled" : "disabled");
+		session.stall_reported = true;
+	}
+	return G_SOURCE_CONTINUE;
+}
+
+static void send_next(struct hmc *hmc)
+{
+	enum hmc_outbox_kind kind = hmc->file ? HMC_OUTBOX_FILE : HMC_OUTBOX_RAW;
+
+	session.started = session.moved = g_get_monotonic_time();
+	/* With --reply one after the other: a reply belongs to the file before it. */
+	while (hmc->arguments[session.argument] && (!hmc->reply || !hmc_outbox_items(hmc->outbox)))
+		hmc_outbox_add_path(hmc->outbox, hmc->arguments[session.argument++], kind);
+	hmc_restart_timeout(hmc, "nothing acknowledged");
+}
+
+/* Everything was sent; what an earlier run left in the state file counts, too. */
+static void end_of_send(struct hmc *hmc)
+{
+	if (!session.reply_wanted && !hmc_outbox_items(hmc->outbox) && !hmc->arguments[session.argument] &&
+	    !hmc_state_pending(hmc->state)->length)
+		hmc_quit(hmc, EXIT_SUCCESS);
+}
+
+static bool send_start(struct hmc *hmc)
+{
+	static char *standard_input[] = { "-", NULL };
+
+	if (!hmc->arguments[0]) {
+		if (hmc->file) {
+			report("send -f: which FILE? A file message must name it");
+			hmc->status = EXIT_USAGE;
+			return false;
+		}
+		hmc->arguments = standard_input;
+	}
+	for (char **path = hmc->arguments; *path; path++) {
+		char *error = hmc_outbox_check(*path, hmc->file ? HMC_OUTBOX_FILE : HMC_OUTBOX_RAW);
+
+		if (error) {
+			report("%s; nothing was sent", error);
+			g_free(error);
+			hmc->status = EXIT_FAILURE;
+			return false;
+		}
+	}
+	session.acknowledged = hmc_state_acknowledged(hmc->state);
+	hmc_start_timer(&session.tick, PROGRESS_MS, on_tick, hmc);
+	send_next(hmc);
+	return true;
+}
+
+static void send_stop(struct hmc *hmc)
+{
+	hmc_stop_source(&session.tick);
+	g_clear_pointer(&session.reply_name, g_free);
+	hmc_clear_progress(hmc);
+}
+
+static void send_changed(struct hmc *hmc)
+{
+	if (session.acknowledged != hmc_state_acknowledged(hmc->state)) {
+		session.acknowledged = hmc_state_acknowledged(hmc->state);
+		session.moved = g_get_monotonic_time();
+		session.stall_reported = false;
+		if (!session.reply_wanted)
+			hmc_restart_timeout(hmc, "nothing acknowledged");
+	}
+	end_of_send(hmc);
+}
+
+static void send_done(struct hmc *hmc, const char *name, uint64_t messages, uint64_t bytes, const char *error)
+{
+	if (error) {
+		hmc_say(hmc, "%s", error);
+		hmc_quit(hmc, EXIT_FAILURE);
+		return;
+	}
+	if (hmc->verbose)
+		hmc_say(hmc, "%s: %" PRIu64 " bytes in %" PRIu64 " %s, all acknowledged", name, bytes, messages,
+			messages == 1 ? "message" : "messages");
+	if (hmc->reply) {
+		session.reply_wanted = true;
+		session.reply_name = g_strdup(name);
+		hmc_restart_timeout(hmc, "no message");
+	}
+	end_of_send(hmc);
+}
+
+static enum hmc_verdict send_message(struct hmc *hmc, uint64_t sequence, const void *data, size_t len, GBytes **reply)
+{
+	const char *text = data;
+	GString *line;
+	bool ok;
+
+	/* A reply may come right behind the acknowledgement that it must follow. */
+	if (hmc->reply && !session.reply_wanted)
+		hmc_outbox_settle(hmc->outbox);
+	if (!session.reply_wanted) {
+		hmc_say(hmc, "%s: message %" PRIu64 " of %zu bytes refused: nobody waits for a reply", hmc_link_address(hmc->link), sequence, len);
+		return HMC_REFUSE;
+	}
+	line = g_string_new(session.reply_name);
+	g_string_append(line, ": ");
+	g_string_append_len(line, data, len);
+	if (text[len - 1] != '\n')
+		g_string_append_c(line, '\n');
+	ok = hmc_write_out(hmc, line->str, line->len);
+	g_string_free(line, TRUE);
+	if (!ok)
+		return HMC_LEAVE;
+	session.reply_wanted = false;
+	g_clear_pointer(&session.reply_name, g_free);
+	send_next(hmc);
+	/* The end, if it is one, is found by send_changed() when the message is taken. */
+	return HMC_TAKE;
+}
+
+static bool send_unfinished(struct hmc *hmc)
+{
+	return true;
+}
+
+static const GOptionEntry send_options[] = {
+	{ "file", 'f', 0, G_OPTION_ARG_NONE, &cli.file, "As file messages, with name and size, for `recv -d` over there", NULL },
+	{ "reply", 'r', 0, G_OPTION_ARG_NONE, &cli.reply, "Wait for one message after each FILE and print `NAME: reply`", NULL },
+	TIMEOUT_OPTION("End with status 6 when nothing is acknowledged, or no reply comes, for so long"),
+	G_OPTION_ENTRY_NULL
+};
+
+const struct hmc_command hmc_send = {
+	.name = "send",
+	.arguments = "[FILE…]",
+	.summary = "send each FILE, or standard input (-)",
+	.description = "Send each FILE, or standard input (also -). More than 4088 bytes go as consecutive messages. Ends when the\n"
+		       "partition has received all. Messages that come meanwhile are refused, but for the replies of --reply.",
+	.options = send_options,
+	.max_arguments = -1,
+	.start = send_start,
+	.stop = send_stop,
+	.message = send_message,
+	.changed = send_changed,
+	.done = send_done,
+	.unfinished = send_unfinished,
+};
