@@ -44,7 +44,7 @@ static int check_name(const char *name, size_t len, int err, struct file_message
 	return 0;
 }
 
-/* Digits up to a space, no sign, no leading zero, no more than INT64_MAX: one way only to write a number. */
+/* Digits and a space: no sign, no leading zero, INT64_MAX at most, so that each number has one spelling. */
 static int parse_number(const char **pos, const char *end, const char *what, uint64_t *number,
 			struct file_message_error *error)
 {
@@ -115,7 +115,7 @@ int file_sender_open(struct file_sender *sender, const char *path, struct file_m
 	if (check_name(name, strlen(name), EINVAL, error))
 		return -1;
 
-	/* O_NONBLOCK: a FIFO is to be refused, not waited for. */
+	/* O_NONBLOCK: refuse a FIFO, do not wait for its writer. */
 	sender->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (sender->fd < 0)
 		return fail(error, errno, "%s: %s", path, strerror(errno));
@@ -165,7 +165,8 @@ ssize_t file_sender_next(struct file_sender *sender, void *message, struct file_
 		if (n < 0)
 			return fail(error, errno, "%s: read: %s", sender->name, strerror(errno));
 		if (n == 0)
-			return fail(error, EIO, "%s: cut short from %" PRIu64 " to %" PRIu64 " bytes while being sent",
+			return fail(error, EIO, "%s: became shorter while it was sent: %" PRIu64 " bytes before, %"
+				    PRIu64 " now",
 				    sender->name, sender->size, sender->offset + len);
 		len += n;
 	}
@@ -196,7 +197,7 @@ static void part_name(char part[static NAME_MAX + 1], const char *name)
 	snprintf(part, NAME_MAX + 1, ".%.*s.part", FILE_MESSAGE_NAME_MAX, name);
 }
 
-/* The file under way will not be completed. */
+/* Remove the incomplete file: its rest will not come. */
 static void drop_part(struct file_receiver *receiver)
 {
 	char part[NAME_MAX + 1];
@@ -210,8 +211,8 @@ static void drop_part(struct file_receiver *receiver)
 }
 
 /*
- * Open the partial file of this name and lock it against other receivers. One of them may have completed and renamed
- * it after our open: then the lock is on a file that is no longer the partial one, and a new one has to be made.
+ * Open the incomplete file of this name and lock it against other receivers. One of them may rename it between our open
+ * and our lock. Then the locked file is no longer the incomplete one: try again.
  */
 static int open_part(struct file_receiver *receiver, const char *name, bool create,
 		     struct file_message_error *error)
@@ -246,7 +247,7 @@ static int open_part(struct file_receiver *receiver, const char *name, bool crea
 	}
 }
 
-/* Was this last chunk taken by an earlier process, which completed the file and ended before it could say so? */
+/* True if an earlier process completed the file with this last chunk and ended before it acknowledged it. */
 static bool completed_before(struct file_receiver *receiver, const struct file_message *msg)
 {
 	char data[FILE_MESSAGE_MAX];
@@ -265,7 +266,7 @@ static bool completed_before(struct file_receiver *receiver, const struct file_m
 	return same;
 }
 
-/* Make receiver->fd the partial file of this message, good up to the message's offset. */
+/* Make receiver->fd the incomplete file that this message continues. */
 static enum file_receiver_result begin(struct file_receiver *receiver, const struct file_message *msg,
 				       struct file_message_error *error)
 {
@@ -316,7 +317,7 @@ static int store(struct file_receiver *receiver, const struct file_message *msg)
 {
 	size_t done = 0;
 
-	/* What stands beyond the offset is left over: of a try that failed, or of an earlier file. */
+	/* Bytes beyond the offset are from a write that failed, or from an earlier file. */
 	if (ftruncate(receiver->fd, msg->offset))
 		return -1;
 	while (done < msg->len) {
@@ -364,7 +365,7 @@ enum file_receiver_result file_receiver_take(struct file_receiver *receiver, con
 			errno = EBADMSG;
 			return FILE_RECEIVER_ERROR;
 		}
-		fail(error, 0, "%s: cut off at %" PRIu64 " of %" PRIu64 " bytes, removed",
+		fail(error, 0, "%s: incomplete, removed: %" PRIu64 " of %" PRIu64 " bytes had come",
 		     receiver->name, receiver->offset, receiver->size);
 		drop_part(receiver);
 	}

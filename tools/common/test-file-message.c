@@ -292,7 +292,7 @@ static void tells_of_a_file_cut_short_while_sent(void **state)
 	assert_int_equal(truncate("a", 5000), 0);
 	assert_int_equal(file_sender_next(&sender, message, &error), -1);
 	assert_int_equal(errno, EIO);
-	assert_string_equal(error.text, "a: cut short from 10000 to 5000 bytes while being sent");
+	assert_string_equal(error.text, "a: became shorter while it was sent: 10000 bytes before, 5000 now");
 	file_sender_close(&sender);
 }
 
@@ -346,13 +346,13 @@ static void takes_a_new_file_when_one_is_cut_off(void **state)
 	open_receiver(&receiver);
 	assert_taken(&receiver, "FILE 6 0 a\nabc", FILE_RECEIVER_MORE);
 	assert_int_equal(take(&receiver, "FILE 2 0 b\nxy", &error), FILE_RECEIVER_COMPLETE);
-	assert_string_equal(error.text, "a: cut off at 3 of 6 bytes, removed");
+	assert_string_equal(error.text, "a: incomplete, removed: 3 of 6 bytes had come");
 	assert_file("b", "xy", 2);
 	assert_no_file(".a.part");
 
 	assert_taken(&receiver, "FILE 6 0 a\nabc", FILE_RECEIVER_MORE);
 	assert_int_equal(take(&receiver, "FILE 4 0 a\nX", &error), FILE_RECEIVER_MORE);
-	assert_string_equal(error.text, "a: cut off at 3 of 6 bytes, removed");
+	assert_string_equal(error.text, "a: incomplete, removed: 3 of 6 bytes had come");
 	assert_taken(&receiver, "FILE 4 1 a\nYZW", FILE_RECEIVER_COMPLETE);
 	assert_file("a", "XYZW", 4);
 	file_receiver_close(&receiver);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* The console of hvpipe-hmc(1): each line is a message, arriving messages are shown above the line being typed. */
+/* hvpipe-hmc console: each line is a message; messages that arrive are shown above the line being typed. */
 #include "hmc.h"
 
 #include <errno.h>
@@ -16,20 +16,20 @@
 
 #define PROMPT "hmc> "
 
-static struct hmc *console;		/* readline's callbacks have no argument for it */
+static struct hmc *console;		/* for readline's callbacks, which have no argument */
 static bool interactive;
-static bool installed;			/* readline has the terminal */
-static bool visible;			/* and a line on it is being typed */
-static bool ending;			/* no more lines: ends when the partition has received all */
+static bool installed;			/* readline controls the terminal */
+static bool visible;			/* and shows the line being typed */
+static bool ending;			/* after the last line: wait until the partition has received all */
 static GSource *input;
-static GString *line;			/* of a standard input that is no terminal */
+static GString *line;			/* the incomplete line when standard input is no terminal */
 static bool line_too_long;
 
 static const char help_text[] =
-	"Each line is one message to the partition. What comes from there is shown with its number and its length.\n"
+	"Each line is one message to the partition. Messages from there are shown with number and length.\n"
 	"  /send FILE   send a file, for `hvpipe recv -d` in the partition\n"
 	"  /status      the connection, the partition's pipe, the messages\n"
-	"  /fault TEXT  do wrong on the link, to test the hypervisor: see hvpipe-hmc(1); without TEXT no more\n"
+	"  /fault TEXT  misbehave on the link, to test the hypervisor, see hvpipe-hmc(1); without TEXT: stop that\n"
 	"  /help        this\n"
 	"  /quit        end, as Ctrl-D does\n"
 	"  //TEXT       a message that begins with a slash: /TEXT\n";
@@ -38,7 +38,7 @@ static void console_say(struct hmc *hmc, const char *text)
 {
 	if (visible)
 		rl_clear_visible_line();
-	/* For a program that reads standard output, only messages are there. */
+	/* A program that reads standard output gets only messages there. */
 	fprintf(interactive ? stdout : stderr, interactive ? "%s\n" : "hvpipe-hmc: %s\n", text);
 	if (visible) {
 		fflush(stdout);
@@ -47,7 +47,7 @@ static void console_say(struct hmc *hmc, const char *text)
 	}
 }
 
-/* Give the terminal back as it was. */
+/* Restore the terminal. */
 static void leave_terminal(void)
 {
 	if (installed)
@@ -82,7 +82,8 @@ static void show_status(struct hmc *hmc)
 {
 	char *source = hmc_source_name(hmc_state_source(hmc->state)), *faults = hmc_link_faults(hmc->link);
 
-	hmc_say(hmc, "connection: %s, %s", hmc_link_address(hmc->link), hmc_link_is_up(hmc->link) ? "up" : "down, trying again");
+	hmc_say(hmc, "connection: %s, %s", hmc_link_address(hmc->link),
+		hmc_link_is_up(hmc->link) ? "up" : "down, trying again");
 	if (hmc_state_source(hmc->state))
 		hmc_say(hmc, "source:     %s (0x%08x)", source, hmc_state_source(hmc->state));
 	else
@@ -133,8 +134,8 @@ static void command(struct hmc *hmc, char *text)
 	} else if (!strcmp(text, "/quit")) {
 		end(hmc);
 	} else {
-		hmc_say(hmc, "no command '%s': /send, /status, /fault, /help or /quit; a message that begins with a slash is typed "
-			"with two: /%s", text, text);
+		hmc_say(hmc, "no command '%s': /send, /status, /fault, /help or /quit; type two slashes to begin a "
+			"message with one: /%s", text, text);
 	}
 }
 
@@ -151,7 +152,8 @@ static void take_line(struct hmc *hmc, char *text, size_t len)
 		len--;
 	}
 	if (len > FILE_MESSAGE_MAX) {
-		hmc_say(hmc, "line of %zu bytes not sent: a message has at most %d; /send can send a file", len, FILE_MESSAGE_MAX);
+		hmc_say(hmc, "line of %zu bytes not sent: a message has at most %d; /send can send a file", len,
+			FILE_MESSAGE_MAX);
 		return;
 	}
 	if (hmc_outbox_items(hmc->outbox) >= HMC_OUTBOX_WINDOW && interactive) {
@@ -163,7 +165,7 @@ static void take_line(struct hmc *hmc, char *text, size_t len)
 
 static void on_line(char *text)
 {
-	/* The line is over, and readline shows the next prompt after this: what is said now stands between them. */
+	/* Output now goes between this line and the next prompt, which readline shows after this. */
 	visible = false;
 	if (!text) {
 		end(console);
@@ -176,7 +178,7 @@ static void on_line(char *text)
 	visible = installed;
 }
 
-/* Lines of a standard input that is no terminal. They may have zero bytes, and the last one no newline. */
+/* Read lines from what is no terminal. They may have zero bytes, and the last one no newline. */
 static void read_lines(struct hmc *hmc)
 {
 	char data[4096];
@@ -191,7 +193,7 @@ static void read_lines(struct hmc *hmc)
 	}
 	for (ssize_t i = 0; i < n && !ending; i++) {
 		if (data[i] != '\n') {
-			/* Far beyond a message there is no use in keeping it. */
+			/* Too long for a message: do not keep it. */
 			if (line->len < 65536)
 				g_string_append_c(line, data[i]);
 			else
@@ -199,7 +201,8 @@ static void read_lines(struct hmc *hmc)
 			continue;
 		}
 		if (line_too_long)
-			hmc_say(hmc, "line of more than 65536 bytes not sent: a message has at most %d", FILE_MESSAGE_MAX);
+			hmc_say(hmc, "line of more than 65536 bytes not sent: a message has at most %d",
+				FILE_MESSAGE_MAX);
 		else
 			take_line(hmc, line->str, line->len);
 		g_string_truncate(line, 0);
@@ -221,7 +224,7 @@ static gboolean on_input(gint fd, GIOCondition condition, gpointer user)
 		rl_callback_read_char();
 	else
 		read_lines(hmc);
-	/* No more lines than the partition receives: console_changed() goes on. */
+	/* Read no faster than the partition receives: console_done() continues. */
 	if (!interactive && hmc_outbox_items(hmc->outbox) >= HMC_OUTBOX_WINDOW)
 		hmc_stop_source(&input);
 	return input ? G_SOURCE_CONTINUE : G_SOURCE_REMOVE;
@@ -231,7 +234,8 @@ static void watch_input(struct hmc *hmc)
 {
 	if (input || ending)
 		return;
-	input = hmc_add_source(g_unix_fd_source_new(STDIN_FILENO, G_IO_IN | G_IO_HUP | G_IO_ERR), G_SOURCE_FUNC(on_input), hmc);
+	input = hmc_add_source(g_unix_fd_source_new(STDIN_FILENO, G_IO_IN | G_IO_HUP | G_IO_ERR),
+			       G_SOURCE_FUNC(on_input), hmc);
 }
 
 static gboolean on_resize(gpointer user)
@@ -247,8 +251,8 @@ static bool console_start(struct hmc *hmc)
 	interactive = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
 	line = g_string_new(NULL);
 	if (interactive) {
-		printf("Each line is a message to the partition; /help tells more.\n");
-		/* Signals come through the main loop. */
+		printf("Each line is a message to the partition; /help lists the commands.\n");
+		/* The main loop handles signals. */
 		rl_catch_signals = 0;
 		rl_catch_sigwinch = 0;
 		rl_readline_name = "hvpipe-hmc";
@@ -270,7 +274,8 @@ static void console_stop(struct hmc *hmc)
 	g_string_free(line, TRUE);
 }
 
-static enum hmc_verdict console_message(struct hmc *hmc, uint64_t sequence, const void *data, size_t len, GBytes **reply)
+static enum hmc_verdict console_message(struct hmc *hmc, uint64_t sequence, const void *data, size_t len,
+					GBytes **reply)
 {
 	char *shown = hmc_escape(data, len);
 	char *text = g_strdup_printf("[%" PRIu64 "] %zu %s: %s", sequence, len, len == 1 ? "byte" : "bytes", shown);
@@ -300,9 +305,9 @@ static void console_done(struct hmc *hmc, const char *name, uint64_t messages, u
 	if (error)
 		hmc_say(hmc, "%s", error);
 	else if (name)
-		hmc_say(hmc, "%s: %" PRIu64 " bytes in %" PRIu64 " %s, received by the partition", name, bytes, messages,
-			messages == 1 ? "message" : "messages");
-	/* A script must learn of a file or line that was not sent. */
+		hmc_say(hmc, "%s: %" PRIu64 " bytes in %" PRIu64 " %s, received by the partition", name, bytes,
+			messages, messages == 1 ? "message" : "messages");
+	/* A script needs the exit status to learn of a file or line that was not sent. */
 	if (error && !interactive)
 		hmc->status = EXIT_FAILURE;
 	if (hmc_outbox_items(hmc->outbox) < HMC_OUTBOX_WINDOW / 2)
@@ -314,8 +319,9 @@ const struct hmc_command hmc_console = {
 	.name = "console",
 	.arguments = "",
 	.summary = "talk: each line is a message, messages are shown as they come",
-	.description = "Each line typed is a message to the partition; messages from there are shown as they come. /help lists the\n"
-		       "commands. When standard input is no terminal, ends after its last line, when the partition has received all.",
+	.description = "Each line is a message to the partition; messages from there are shown as they come.\n"
+		       "/help lists the commands. When standard input is no terminal, ends after its last line,\n"
+		       "when the partition has received all.",
 	.start = console_start,
 	.stop = console_stop,
 	.message = console_message,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* What an HMC does wrong on its link, on demand. The tables are the grammar. */
+/* Faults of an HMC on its link, on demand. The tables are the grammar. */
 #include "fault.h"
 
 #include <inttypes.h>
@@ -11,7 +11,7 @@
 
 static const struct {
 	const char *name;
-	unsigned int frames;		/* that it strikes unless told otherwise */
+	unsigned int frames;		/* struck by default */
 	unsigned int possible;
 } kinds[HMC_FAULT_KINDS] = {
 	[HMC_FAULT_CLOSE] = { "close", BEHIND_STATE, ANY },
@@ -60,7 +60,7 @@ const char *hmc_fault_name(enum hmc_fault_kind kind)
 	return kinds[kind].name;
 }
 
-static bool G_GNUC_PRINTF(2, 3) wrong(GError **error, const char *format, ...)
+static bool G_GNUC_PRINTF(2, 3) set_error(GError **error, const char *format, ...)
 {
 	va_list args;
 
@@ -71,7 +71,7 @@ static bool G_GNUC_PRINTF(2, 3) wrong(GError **error, const char *format, ...)
 	return false;
 }
 
-/* The names of a table, "a, b, c". */
+/* The names in a table: "a, b, c". */
 #define NAMES(table, names) \
 	do { \
 		(names) = g_string_new(NULL); \
@@ -90,7 +90,7 @@ static bool parse_kind(struct hmc_fault *fault, const char *word, GError **error
 		}
 	}
 	NAMES(kinds, names);
-	wrong(error, "fault '%s' is not known, choose from: %s", word, names->str);
+	set_error(error, "fault '%s' is not known, choose from: %s", word, names->str);
 	g_string_free(names, TRUE);
 	return false;
 }
@@ -106,9 +106,10 @@ static bool parse_key(struct hmc_fault *fault, const char *word, GError **error)
 		if (strlen(numbers[i].name) != len || strncmp(word, numbers[i].name, len))
 			continue;
 		if (numbers[i].value == offsetof(struct hmc_fault, ms) && fault->kind != HMC_FAULT_STALL)
-			return wrong(error, "'%s' in '%s': only a stall takes time", word, name);
+			return set_error(error, "'%s' in '%s': only a stall takes time", word, name);
 		if (!g_ascii_string_to_unsigned(value, 10, numbers[i].low, G_MAXINT, &n, NULL))
-			return wrong(error, "'%s' in '%s' is not a number from %u to %d", word, name, numbers[i].low, G_MAXINT);
+			return set_error(error, "'%s' in '%s' is not a number from %u to %d", word, name,
+					 numbers[i].low, G_MAXINT);
 		*number(fault, i) = n;
 		return true;
 	}
@@ -117,16 +118,17 @@ static bool parse_key(struct hmc_fault *fault, const char *word, GError **error)
 			if (strcmp(value, frames[i].name))
 				continue;
 			if (!(frames[i].frames & kinds[fault->kind].possible))
-				return wrong(error, "'%s' in '%s': it cannot strike there, leave it out", word, name);
+				return set_error(error, "'%s' in '%s': it cannot strike there, leave it out", word,
+						 name);
 			fault->frames = frames[i].frames;
 			return true;
 		}
 		NAMES(frames, names);
-		wrong(error, "'%s' in '%s' is no frame of ours, choose from: %s", word, name, names->str);
+		set_error(error, "'%s' in '%s' is no frame that an HMC sends, choose from: %s", word, name, names->str);
 		g_string_free(names, TRUE);
 		return false;
 	}
-	return wrong(error, "'%s' does not know '%s', choose from: frame=NAME, count=N, every=N%s", name, word,
+	return set_error(error, "'%s' does not know '%s', choose from: frame=NAME, count=N, every=N%s", name, word,
 		     fault->kind == HMC_FAULT_STALL ? ", ms=N" : "");
 }
 
@@ -203,7 +205,7 @@ bool hmc_faults_strike(GList **faults, HvpipeLinkType type, struct hmc_fault *st
 	return false;
 }
 
-size_t hmc_fault_spoil(enum hmc_fault_kind kind, uint8_t *frame, size_t size, const HvpipeLinkHmcState *state,
+size_t hmc_fault_corrupt(enum hmc_fault_kind kind, uint8_t *frame, size_t size, const HvpipeLinkHmcState *state,
 		       uint64_t queued)
 {
 	switch (kind) {
@@ -214,7 +216,7 @@ size_t hmc_fault_spoil(enum hmc_fault_kind kind, uint8_t *frame, size_t size, co
 	case HMC_FAULT_RANDOM:
 		for (size = 0; size < 64; size++)
 			frame[size] = g_random_int();
-		/* Not good by chance. */
+		/* Never a valid frame by chance. */
 		if (frame[0] == HVPIPE_LINK_VERSION)
 			frame[0]++;
 		return size;
@@ -231,7 +233,7 @@ size_t hmc_fault_spoil(enum hmc_fault_kind kind, uint8_t *frame, size_t size, co
 		hvpipe_link_put32(frame + 4, 1);
 		return size;
 	case HMC_FAULT_SEQUENCE:
-		/* Zero is for a STATE, and only for it. */
+		/* Only a STATE has sequence 0. */
 		hvpipe_link_put64(frame + 8, frame[1] == HVPIPE_LINK_STATE);
 		return size;
 	case HMC_FAULT_GAP:
@@ -240,7 +242,7 @@ size_t hmc_fault_spoil(enum hmc_fault_kind kind, uint8_t *frame, size_t size, co
 		return HVPIPE_LINK_HEADER_SIZE + 1;
 	case HMC_FAULT_ACK:
 	case HMC_FAULT_NO_STATE:
-		/* At most the one behind what was taken is under way. */
+		/* At most one message beyond those that were taken can be on its way. */
 		hvpipe_link_pack_header(frame, HVPIPE_LINK_ACK, 0, state->taken + 2);
 		return HVPIPE_LINK_HEADER_SIZE;
 	case HMC_FAULT_SECOND_STATE:

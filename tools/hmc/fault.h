@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What an HMC does wrong on its link, on demand. The grammar is that of the hypervisor's own faults, without a target:
+ * Faults of an HMC on its link, on demand. The grammar is that of the hypervisor's faults, without a target:
  *
  *	FAULTS := FAULT [';' FAULT]...
  *	FAULT  := KIND [',' KEY '=' VALUE]...
  *
- * A fault strikes in place of a frame that was to be sent. hvpipe-hmc(1) has the kinds and the keys.
+ * A fault takes the place of a frame to be sent. hvpipe-hmc(1) has the kinds and the keys.
  */
 #ifndef HMC_FAULT_H
 #define HMC_FAULT_H
@@ -37,8 +37,8 @@ enum hmc_fault_kind {
 
 struct hmc_fault {
 	enum hmc_fault_kind kind;
-	unsigned int frames;		/* types that it strikes, a bit (1 << HvpipeLinkType) each */
-	unsigned int ms;		/* of a stall, 0: without end */
+	unsigned int frames;		/* the types that it strikes, a bit (1 << HvpipeLinkType) each */
+	unsigned int ms;		/* duration of a stall, 0: without end */
 	unsigned int count;		/* strikes left, 0: without end */
 	unsigned int every;
 	unsigned int seen;
@@ -46,30 +46,30 @@ struct hmc_fault {
 
 /**
  * hmc_faults_parse() - Read a list of faults.
- * @text: see above; an empty one has no faults.
+ * @text: see above; an empty one is no faults.
  *
  * Return: the faults (struct hmc_fault), for hmc_faults_free(); NULL when there are none, or with @error.
  */
 GList *hmc_faults_parse(const char *text, GError **error);
 void hmc_faults_free(GList *faults);
 
-/* The text of what is left of them, for g_free(). */
+/* The faults that are left, as text for g_free(). */
 char *hmc_faults_print(const GList *faults);
 const char *hmc_fault_name(enum hmc_fault_kind kind);
 
-/* Does one of them strike a frame of this type? Strikes are counted, the last one removes the fault. */
+/* True if one of them strikes a frame of this type. Its last strike removes the fault. */
 bool hmc_faults_strike(GList **faults, HvpipeLinkType type, struct hmc_fault *strike);
 
 /**
- * hmc_fault_spoil() - Make a good frame the bytes that a fault has in its place.
+ * hmc_fault_corrupt() - Replace a good frame by the bytes of a fault.
  * @frame: room for HVPIPE_LINK_MAX_FRAME bytes, with a whole frame.
  * @size: of that frame.
- * @state: what the HMC's STATE says now.
+ * @state: the HMC's STATE as it would be now.
  * @queued: the last sequence given to a message of the HMC's.
  *
- * Return: how many bytes there are now.
+ * Return: bytes of the result.
  */
-size_t hmc_fault_spoil(enum hmc_fault_kind kind, uint8_t *frame, size_t size, const HvpipeLinkHmcState *state,
+size_t hmc_fault_corrupt(enum hmc_fault_kind kind, uint8_t *frame, size_t size, const HvpipeLinkHmcState *state,
 		       uint64_t queued);
 
 #endif

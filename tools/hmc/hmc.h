@@ -29,13 +29,13 @@ struct hmc_command {
 	const GOptionEntry *options;
 	int max_arguments;		/* -1: any number */
 
-	bool (*start)(struct hmc *hmc);	/* false: hmc->status tells how it went wrong */
-	void (*stop)(struct hmc *hmc);	/* may be NULL, as may be the others below */
+	bool (*start)(struct hmc *hmc);	/* false: it failed with hmc->status */
+	void (*stop)(struct hmc *hmc);	/* may be NULL, as the others below but message */
 	enum hmc_verdict (*message)(struct hmc *hmc, uint64_t sequence, const void *data, size_t len, GBytes **reply);
 	void (*changed)(struct hmc *hmc);
 	void (*done)(struct hmc *hmc, const char *name, uint64_t messages, uint64_t bytes, const char *error);
-	void (*say)(struct hmc *hmc, const char *text);	/* instead of a line on standard error */
-	bool (*unfinished)(struct hmc *hmc);	/* a signal now leaves something undone */
+	void (*say)(struct hmc *hmc, const char *text);	/* NULL: a line on standard error */
+	bool (*unfinished)(struct hmc *hmc);	/* true if a signal now leaves something undone */
 };
 
 struct hmc {
@@ -79,10 +79,10 @@ extern struct hmc_cli {
 
 #define TIMEOUT_OPTION(text) { "timeout", 't', 0, G_OPTION_ARG_STRING, &cli.timeout, text, "SECONDS" }
 
-/* One line for people. */
+/* Tell the user one line. */
 void hmc_say(struct hmc *hmc, const char *format, ...) G_GNUC_PRINTF(2, 3);
 
-/* End the program, in order, from the main loop. */
+/* End the program in order, from the main loop. The first status other than 0 is kept. */
 void hmc_quit(struct hmc *hmc, int status);
 
 /* Begin the time of -t anew; @awaited is what to report when it is over. */
@@ -90,10 +90,13 @@ void hmc_restart_timeout(struct hmc *hmc, const char *awaited);
 
 void hmc_clear_progress(struct hmc *hmc);
 
-/* Write to standard output, as safe as the state. Returns false after it told why and ended the program. */
+/*
+ * Write to standard output, and with --state to stable storage. On failure it says why, ends the program, returns
+ * false.
+ */
 bool hmc_write_out(struct hmc *hmc, const void *data, size_t len);
 
-/* What is typed as it may be shown: bytes that are no printable UTF-8, and backslashes, as in C. */
+/* Text that is safe to show: bytes that are no printable UTF-8 and backslashes are written as in C. For g_free(). */
 char *hmc_escape(const void *data, size_t len);
 
 #endif

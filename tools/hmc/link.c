@@ -13,7 +13,10 @@
 #include "loop.h"
 #include "spapr_hvpipe_link.h"
 
-/* Bytes that wait in memory for a peer who does not read: messages stop at the first, answers end the link at the second. */
+/*
+ * Bytes that wait in memory for a peer who does not read: messages stop at the first, answers end the link at the
+ * second.
+ */
 #define OUT_MESSAGES_MAX (64 * 1024)
 #define OUT_ANSWERS_MAX (1024 * 1024)
 
@@ -29,15 +32,15 @@ enum phase {
 	PHASE_ENDED,
 };
 
-struct place {
+struct endpoint {
 	char *address;
 	GSocketConnectable *target;
 };
 
 struct hmc_link {
-	GArray *places;			/* where the source may be */
+	GArray *endpoints;			/* where the source may be */
 	unsigned int at;		/* the one that is tried, or where it is */
-	unsigned int tries;		/* places that failed since the last pause */
+	unsigned int tries;		/* endpoints that failed since the last pause */
 	struct hmc_state *state;
 	struct hmc_link_timing timing;
 	const struct hmc_link_ops *ops;
@@ -56,9 +59,9 @@ struct hmc_link {
 	unsigned int retry_ms;
 	gint64 up_since;
 	bool enabled;
-	bool left;			/* a message was left unanswered */
-	bool told;			/* of this outage */
-	bool told_silence;
+	bool message_unanswered;	/* the command left a message, and the program ends */
+	bool outage_reported;
+	bool silence_reported;
 
 	uint8_t in[16 * HVPIPE_LINK_MAX_FRAME];
 	size_t in_len;
@@ -67,8 +70,8 @@ struct hmc_link {
 	uint64_t unsent_sequence;	/* its sequence, or of the next message to be queued */
 	uint64_t ever_sent;		/* the highest sequence that any connection of this session may have carried */
 
-	GList *faults;			/* what goes wrong on purpose */
-	bool spoiled;			/* by one of them: nothing more goes out on this connection ... */
+	GList *faults;			/* injected */
+	bool corrupted;			/* by one of them: nothing more goes out on this connection ... */
 	bool close_due;			/* ... and it ends with what is in `out` */
 	bool stalled;			/* nothing goes out or comes in for now */
 	GSource *stall;
@@ -82,14 +85,14 @@ const struct hmc_link_timing hmc_link_default_timing = {
 
 static void start_connecting(struct hmc_link *link);
 
-static const struct place *place(const struct hmc_link *link)
+static const struct endpoint *current_endpoint(const struct hmc_link *link)
 {
-	return &g_array_index(link->places, struct place, link->at);
+	return &g_array_index(link->endpoints, struct endpoint, link->at);
 }
 
 const char *hmc_link_address(const struct hmc_link *link)
 {
-	return place(link)->address;
+	return current_endpoint(link)->address;
 }
 
 /* "a.sock or b.sock" */
@@ -97,8 +100,9 @@ static char *all_addresses(const struct hmc_link *link)
 {
 	GString *all = g_string_new(NULL);
 
-	for (unsigned int i = 0; i < link->places->len; i++)
-		g_string_append_printf(all, "%s%s", i ? " or " : "", g_array_index(link->places, struct place, i).address);
+	for (unsigned int i = 0; i < link->endpoints->len; i++)
+		g_string_append_printf(all, "%s%s", i ? " or " : "",
+				       g_array_index(link->endpoints, struct endpoint, i).address);
 	return g_string_free(all, FALSE);
 }
 
@@ -144,7 +148,7 @@ static void disconnect(struct hmc_link *link)
 	hmc_stop_source(&link->retry);
 	hmc_stop_source(&link->silence);
 	hmc_stop_source(&link->stall);
-	link->spoiled = link->close_due = link->stalled = false;
+	link->corrupted = link->close_due = link->stalled = false;
 	if (link->connection)
 		g_io_stream_close(G_IO_STREAM(link->connection), NULL, NULL);
 	g_clear_object(&link->connection);
@@ -166,7 +170,7 @@ static gboolean on_retry(gpointer user)
 /* The connection, or the try to get one, is over: on to the next place, with a pause after the last of them. */
 static void try_again(struct hmc_link *link)
 {
-	bool was_up = link->phase == PHASE_UP, spoiled = link->spoiled;
+	bool was_up = link->phase == PHASE_UP, corrupted = link->corrupted;
 	unsigned int delay_ms = 0;
 
 	disconnect(link);
@@ -175,15 +179,15 @@ static void try_again(struct hmc_link *link)
 		return;
 	}
 	/* The end that a fault brought about is no sign that the other side is in trouble. */
-	if (spoiled || (was_up && g_get_monotonic_time() - link->up_since >= GOOD_MS * 1000))
+	if (corrupted || (was_up && g_get_monotonic_time() - link->up_since >= GOOD_MS * 1000))
 		link->retry_ms = link->timing.retry_min_ms;
 	link->tries = was_up ? 1 : link->tries + 1;
-	if (link->tries >= link->places->len) {
+	if (link->tries >= link->endpoints->len) {
 		link->tries = 0;
 		delay_ms = link->retry_ms;
 		link->retry_ms = MIN(2 * link->retry_ms, link->timing.retry_max_ms);
 	}
-	link->at = (link->at + 1) % link->places->len;
+	link->at = (link->at + 1) % link->endpoints->len;
 	link->phase = PHASE_WAITING;
 	link->retry = hmc_add_source(g_timeout_source_new(delay_ms), on_retry, link);
 	changed(link);
@@ -192,9 +196,10 @@ static void try_again(struct hmc_link *link)
 /* The connection ended without anybody's fault that we know of. */
 static void lost(struct hmc_link *link, const char *why)
 {
-	if (!link->told && !link->left) {
-		notice(link, HMC_NOTICE_WAIT, "%s: connection lost (%s); connecting again, SIGINT ends", hmc_link_address(link), why);
-		link->told = true;
+	if (!link->outage_reported && !link->message_unanswered) {
+		notice(link, HMC_NOTICE_WAIT, "%s: connection lost (%s); connecting again, SIGINT ends",
+		       hmc_link_address(link), why);
+		link->outage_reported = true;
 	}
 	try_again(link);
 }
@@ -207,10 +212,11 @@ static void G_GNUC_PRINTF(2, 3) malformed(struct hmc_link *link, const char *for
 	va_start(args, format);
 	what = g_strdup_vprintf(format, args);
 	va_end(args);
-	notice(link, HMC_NOTICE_ERROR, "%s: the hypervisor sent a malformed frame: %s; closed this connection, connecting again",
+	notice(link, HMC_NOTICE_ERROR,
+	       "%s: the hypervisor sent a malformed frame: %s; closed this connection, connecting again",
 	       hmc_link_address(link), what);
 	g_free(what);
-	link->told = true;
+	link->outage_reported = true;
 	try_again(link);
 }
 
@@ -248,8 +254,8 @@ static size_t make_fault(struct hmc_link *link, uint8_t *frame, size_t size)
 	hvpipe_link_unpack_header(frame, &header);
 	if (!hmc_faults_strike(&link->faults, header.type, &fault))
 		return size;
-	notice(link, HMC_NOTICE_DETAIL, "%s: fault %s at %s %" PRIu64, hmc_link_address(link), hmc_fault_name(fault.kind),
-	       hvpipe_link_type_name(header.type), header.sequence);
+	notice(link, HMC_NOTICE_DETAIL, "%s: fault %s at %s %" PRIu64, hmc_link_address(link),
+	       hmc_fault_name(fault.kind), hvpipe_link_type_name(header.type), header.sequence);
 	if (fault.kind == HMC_FAULT_STALL) {
 		link->stalled = true;
 		hmc_stop_source(&link->input);
@@ -257,14 +263,14 @@ static size_t make_fault(struct hmc_link *link, uint8_t *frame, size_t size)
 			link->stall = hmc_add_source(g_timeout_source_new(fault.ms), on_stall_end, link);
 		return size;
 	}
-	link->spoiled = true;
+	link->corrupted = true;
 	link->close_due = fault.kind == HMC_FAULT_CLOSE || fault.kind == HMC_FAULT_CUT;
-	return hmc_fault_spoil(fault.kind, frame, size, &state, hmc_state_queued(link->state));
+	return hmc_fault_corrupt(fault.kind, frame, size, &state, hmc_state_queued(link->state));
 }
 
 static void put_bytes(struct hmc_link *link, uint8_t *frame, size_t size)
 {
-	if (link->spoiled)
+	if (link->corrupted)
 		return;
 	if (link->faults)
 		size = make_fault(link, frame, size);
@@ -284,7 +290,7 @@ static void put_frame(struct hmc_link *link, HvpipeLinkType type, uint64_t seque
 /* Move pending messages to `out` as far as there is room. */
 static void fill(struct hmc_link *link)
 {
-	while (link->phase == PHASE_UP && link->unsent && link->out->len < OUT_MESSAGES_MAX && !link->spoiled &&
+	while (link->phase == PHASE_UP && link->unsent && link->out->len < OUT_MESSAGES_MAX && !link->corrupted &&
 	       !link->stalled) {
 		GBytes *message = link->unsent->data;
 
@@ -417,13 +423,14 @@ static bool take_state(struct hmc_link *link, const uint8_t *payload)
 	if (!wrong && !s.source)
 		wrong = "source ID zero";
 	if (wrong) {
-		malformed(link, "%s (STATE, source 0x%08x, flags 0x%08x, received %" PRIu64 ")", wrong, s.source, s.flags,
-			  s.received);
+		malformed(link, "%s (STATE, source 0x%08x, flags 0x%08x, received %" PRIu64 ")", wrong, s.source,
+			  s.flags, s.received);
 		return false;
 	}
 	if (!hvpipe_link_ack_valid(s.received, link->ever_sent)) {
-		malformed(link, "STATE says that message %" PRIu64 " was received, but the last one sent is %" PRIu64 "%s%s",
-			  s.received, link->ever_sent, hmc_state_path(link->state) ? "; perhaps an old copy of the state file " : "",
+		malformed(link, "STATE says that message %" PRIu64 " was received, but the last one sent is %" PRIu64
+			  "%s%s", s.received, link->ever_sent,
+			  hmc_state_path(link->state) ? "; perhaps an old copy of the state file " : "",
 			  hmc_state_path(link->state) ? hmc_state_path(link->state) : "");
 		return false;
 	}
@@ -431,9 +438,11 @@ static bool take_state(struct hmc_link *link, const uint8_t *payload)
 	if (known && known != s.source && first) {
 		const char *path = hmc_state_path(link->state);
 
-		error = g_error_new(G_IO_ERROR, G_IO_ERROR_FAILED, "%s: source 0x%08x is there, but %s%s is the session with source "
-				    "0x%08x; %s", hmc_link_address(link), s.source, path ? "state file " : "this", path ? path : "", known,
-				    path ? "connect to that source, or use another state file" : "start again for the other one");
+		error = g_error_new(G_IO_ERROR, G_IO_ERROR_FAILED,
+				    "%s: source 0x%08x is there, but %s%s is the session with source 0x%08x; %s",
+				    hmc_link_address(link), s.source, path ? "state file " : "this", path ? path : "",
+				    known, path ? "connect to that source, or use another state file" :
+				    "start again for the other one");
 		fail(link, error);
 		return false;
 	}
@@ -454,12 +463,14 @@ static bool take_state(struct hmc_link *link, const uint8_t *payload)
 		hmc_stop_source(&link->silence);
 		link->unsent = hmc_state_pending(link->state)->head;
 		link->unsent_sequence = hmc_state_acknowledged(link->state) + 1;
-		notice(link, link->told ? HMC_NOTICE_BACK : HMC_NOTICE_DETAIL, "%s: connected to %s (0x%08x), the partition has its pipe %s",
+		notice(link, link->outage_reported ? HMC_NOTICE_BACK : HMC_NOTICE_DETAIL,
+		       "%s: connected to %s (0x%08x), the partition has its pipe %s",
 		       hmc_link_address(link), name, s.source, enabled ? "enabled" : "disabled");
-		link->told = false;
-		link->told_silence = false;
+		link->outage_reported = false;
+		link->silence_reported = false;
 	} else if (enabled != link->enabled) {
-		notice(link, HMC_NOTICE_DETAIL, "%s: the partition has %s its pipe", name, enabled ? "enabled" : "disabled");
+		notice(link, HMC_NOTICE_DETAIL, "%s: the partition has %s its pipe", name,
+		       enabled ? "enabled" : "disabled");
 	}
 	g_free(name);
 	link->enabled = enabled;
@@ -495,7 +506,7 @@ static bool take_message(struct hmc_link *link, uint64_t sequence, const uint8_t
 
 	verdict = link->ops->message(link->user, sequence, data, len, &reply);
 	if (verdict == HMC_LEAVE) {
-		link->left = true;
+		link->message_unanswered = true;
 		hmc_stop_source(&link->input);
 		return false;
 	}
@@ -532,7 +543,8 @@ static bool take_frame(struct hmc_link *link, const HvpipeLinkHeader *header, co
 		return take_message(link, header->sequence, payload, header->length);
 
 	if (!hvpipe_link_ack_valid(header->sequence, link->ever_sent)) {
-		malformed(link, "ACK of message %" PRIu64 ", but the last one sent is %" PRIu64, header->sequence, link->ever_sent);
+		malformed(link, "ACK of message %" PRIu64 ", but the last one sent is %" PRIu64, header->sequence,
+			  link->ever_sent);
 		return false;
 	}
 	return acknowledge(link, header->sequence);
@@ -550,8 +562,8 @@ static void take_frames(struct hmc_link *link)
 		hvpipe_link_unpack_header(frame, &header);
 		wrong = hvpipe_link_check_header(&header, HVPIPE_LINK_FROM_HV);
 		if (wrong) {
-			malformed(link, "%s (version %u, type %u %s, length %u, reserved 0x%x, sequence %" PRIu64 ")", wrong,
-				  header.version, header.type, hvpipe_link_type_name(header.type), header.length,
+			malformed(link, "%s (version %u, type %u %s, length %u, reserved 0x%x, sequence %" PRIu64 ")",
+				  wrong, header.version, header.type, hvpipe_link_type_name(header.type), header.length,
 				  header.reserved, header.sequence);
 			return;
 		}
@@ -607,7 +619,7 @@ static gboolean on_silence(gpointer user)
 	struct hmc_link *link = user;
 
 	hmc_stop_source(&link->silence);
-	if (link->places->len > 1) {
+	if (link->endpoints->len > 1) {
 		/* The source may be elsewhere. A connect under way ends with an error then. */
 		if (link->phase == PHASE_HELLO)
 			try_again(link);
@@ -615,15 +627,17 @@ static gboolean on_silence(gpointer user)
 			g_cancellable_cancel(link->cancel);
 		return G_SOURCE_REMOVE;
 	}
-	if (link->told_silence)
+	if (link->silence_reported)
 		return G_SOURCE_REMOVE;
 	if (link->phase == PHASE_HELLO)
-		notice(link, HMC_NOTICE_WAIT, "%s: connected, but nobody answers: another HMC may be connected there (QEMU serves one at a "
+		notice(link, HMC_NOTICE_WAIT,
+		       "%s: connected, but nobody answers: another HMC may be connected there (QEMU serves one at a "
 		       "time), or it is no source's socket; waiting, SIGINT ends", hmc_link_address(link));
 	else
-		notice(link, HMC_NOTICE_WAIT, "%s: connecting takes long; waiting, SIGINT ends", hmc_link_address(link));
-	link->told = true;
-	link->told_silence = true;
+		notice(link, HMC_NOTICE_WAIT, "%s: connecting takes long; waiting, SIGINT ends",
+		       hmc_link_address(link));
+	link->outage_reported = true;
+	link->silence_reported = true;
 	return G_SOURCE_REMOVE;
 }
 
@@ -643,7 +657,7 @@ static void on_connected(GObject *client, GAsyncResult *result, gpointer user)
 		g_clear_error(&error);
 		return;
 	}
-	if (!link->connection && link->tries + 1 < link->places->len) {
+	if (!link->connection && link->tries + 1 < link->endpoints->len) {
 		/* No news yet: there is another place to try. */
 		g_clear_error(&error);
 		try_again(link);
@@ -652,12 +666,14 @@ static void on_connected(GObject *client, GAsyncResult *result, gpointer user)
 	if (!link->connection) {
 		char *all = all_addresses(link);
 
-		if (!link->told && g_error_matches(error, G_IO_ERROR, G_IO_ERROR_WOULD_BLOCK))
-			notice(link, HMC_NOTICE_WAIT, "%s: others wait there already, and QEMU serves one HMC at a time; trying again, "
+		if (!link->outage_reported && g_error_matches(error, G_IO_ERROR, G_IO_ERROR_WOULD_BLOCK))
+			notice(link, HMC_NOTICE_WAIT,
+			       "%s: others wait there already, and QEMU serves one HMC at a time; trying again, "
 			       "SIGINT ends", all);
-		else if (!link->told)
-			notice(link, HMC_NOTICE_WAIT, "waiting for %s: %s; trying again, SIGINT ends", all, error->message);
-		link->told = true;
+		else if (!link->outage_reported)
+			notice(link, HMC_NOTICE_WAIT, "waiting for %s: %s; trying again, SIGINT ends", all,
+			       error->message);
+		link->outage_reported = true;
 		g_free(all);
 		g_clear_error(&error);
 		try_again(link);
@@ -670,7 +686,7 @@ static void on_connected(GObject *client, GAsyncResult *result, gpointer user)
 	if (g_socket_get_family(socket) != G_SOCKET_FAMILY_UNIX)
 		g_socket_set_option(socket, IPPROTO_TCP, TCP_NODELAY, 1, NULL);
 	link->phase = PHASE_HELLO;
-	link->left = false;
+	link->message_unanswered = false;
 	link->input = add_socket_source(link, G_IO_IN, on_input);
 	put_bytes(link, hello, hvpipe_link_pack_hmc_state(hello, &s));
 	changed(link);
@@ -685,14 +701,15 @@ static void start_connecting(struct hmc_link *link)
 	link->cancel = g_cancellable_new();
 	link->silence = hmc_add_source(g_timeout_source_new(link->timing.answer_ms), on_silence, link);
 	g_socket_client_set_enable_proxy(client, FALSE);
-	g_socket_client_connect_async(client, place(link)->target, link->cancel, on_connected, link);
+	g_socket_client_connect_async(client, current_endpoint(link)->target, link->cancel, on_connected, link);
 	g_object_unref(client);
 }
 
 static GSocketConnectable *parse_unix(const char *path, GError **error)
 {
 	if (!*path || strlen(path) >= sizeof(((struct sockaddr_un *)NULL)->sun_path)) {
-		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT, "address '%s': a path of %zu bytes; a socket's has 1 to %zu, "
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+			    "address '%s': a path of %zu bytes; a socket's has 1 to %zu, "
 			    "so a shorter one is needed (a relative one, say)", path, strlen(path),
 			    sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1);
 		return NULL;
@@ -707,13 +724,15 @@ static GSocketConnectable *parse_tcp(const char *text, GError **error)
 	guint64 port;
 
 	if (!colon || colon == text || !g_ascii_string_to_unsigned(colon + 1, 10, 1, 65535, &port, NULL)) {
-		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT, "address '%s': HOST:PORT with a port from 1 to 65535 is needed",
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+			    "address '%s': HOST:PORT with a port from 1 to 65535 is needed",
 			    text);
 		return NULL;
 	}
 	target = g_network_address_parse(text, port, NULL);
 	if (!target)
-		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT, "address '%s': no host name or IP address (write IPv6 as "
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+			    "address '%s': no host name or IP address (write IPv6 as "
 			    "[::1]:4321)", text);
 	return target;
 }
@@ -733,12 +752,12 @@ static GSocketConnectable *parse_address(const char *address, GError **error)
 
 bool hmc_link_add(struct hmc_link *link, const char *address, GError **error)
 {
-	struct place new = { .target = parse_address(address, error) };
+	struct endpoint new = { .target = parse_address(address, error) };
 
 	if (!new.target)
 		return false;
 	new.address = g_strdup(address);
-	g_array_append_val(link->places, new);
+	g_array_append_val(link->endpoints, new);
 	return true;
 }
 
@@ -747,9 +766,9 @@ struct hmc_link *hmc_link_new(const char *address, struct hmc_state *state, cons
 {
 	struct hmc_link *link = g_new0(struct hmc_link, 1);
 
-	link->places = g_array_new(FALSE, FALSE, sizeof(struct place));
+	link->endpoints = g_array_new(FALSE, FALSE, sizeof(struct endpoint));
 	if (!hmc_link_add(link, address, error)) {
-		g_array_unref(link->places);
+		g_array_unref(link->endpoints);
 		g_free(link);
 		return NULL;
 	}
@@ -855,11 +874,11 @@ void hmc_link_finish(struct hmc_link *link, unsigned int timeout_ms)
 void hmc_link_free(struct hmc_link *link)
 {
 	hmc_link_finish(link, 0);
-	for (unsigned int i = 0; i < link->places->len; i++) {
-		g_object_unref(g_array_index(link->places, struct place, i).target);
-		g_free(g_array_index(link->places, struct place, i).address);
+	for (unsigned int i = 0; i < link->endpoints->len; i++) {
+		g_object_unref(g_array_index(link->endpoints, struct endpoint, i).target);
+		g_free(g_array_index(link->endpoints, struct endpoint, i).address);
 	}
-	g_array_unref(link->places);
+	g_array_unref(link->endpoints);
 	hmc_faults_free(link->faults);
 	g_byte_array_unref(link->out);
 	g_free(link);

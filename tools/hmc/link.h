@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The link from an HMC to one source of the hypervisor: connect, reconnect, resume the session, send what is pending, take
- * what comes. The frames are in spapr_hvpipe_link.h, what outlives a connection in state.h. Everything runs in
+ * The link from an HMC to one source of the hypervisor: connect, reconnect, resume the session, send what is pending,
+ * take what comes. The frames are in spapr_hvpipe_link.h, what outlives a connection in state.h. Everything runs in
  * the default GMainContext; nothing here prints.
  *
  * Nothing goes out before what it rests on is on stable storage: the state is synced before each write to the socket.
@@ -20,7 +20,7 @@ struct hmc_link;
 enum hmc_verdict {
 	HMC_TAKE,	/* it is where it must go, on stable storage if the state is a file */
 	HMC_REFUSE,	/* nobody takes it: the partition's send fails */
-	HMC_LEAVE,	/* no answer, and no more is read: the program is about to end, the hypervisor keeps the message */
+	HMC_LEAVE,	/* no answer, and no more is read: the program ends, the hypervisor keeps the message */
 };
 
 enum hmc_notice {
@@ -60,7 +60,8 @@ struct hmc_link *hmc_link_new(const char *address, struct hmc_state *state, cons
 			      const struct hmc_link_ops *ops, void *user, GError **error);
 
 /**
- * hmc_link_add() - Tell of another place where the source may be, as that of the machine to which the partition migrates.
+ * hmc_link_add() - Tell of another place where the source may be, as that of the machine to which the partition
+ * migrates.
  *
  * The link tries one after the other until one answers with its STATE, and gives each the timing's answer_ms for that.
  * When the connection is lost the next one is tried at once; there is a pause only after all of them.

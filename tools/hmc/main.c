@@ -55,11 +55,11 @@ void hmc_quit(struct hmc *hmc, int status)
 bool hmc_write_out(struct hmc *hmc, const void *data, size_t len)
 {
 	hmc_clear_progress(hmc);
-	/* Pipes and terminals cannot be synced, and need not be. */
+	/* Pipes and terminals cannot be synced, and need no sync. */
 	if (write_all(STDOUT_FILENO, data, len) &&
 	    (!hmc->state_path || !fsync(STDOUT_FILENO) || errno == EINVAL || errno == EROFS || errno == ENOTSUP))
 		return true;
-	hmc_say(hmc, "standard output: %s; what came last was not acknowledged", g_strerror(errno));
+	hmc_say(hmc, "standard output: %s; the last message was not acknowledged", g_strerror(errno));
 	hmc_quit(hmc, EXIT_FAILURE);
 	return false;
 }
@@ -92,17 +92,18 @@ char *hmc_escape(const void *data, size_t len)
 	return g_string_free(out, FALSE);
 }
 
-/* "; 3 messages were not acknowledged, ..." or nothing. */
+/* "; 3 messages were not acknowledged, ...", or an empty text. */
 static char *pending_text(struct hmc *hmc)
 {
 	unsigned int pending = hmc_state_pending(hmc->state)->length;
 
 	if (!pending)
 		return g_strdup("");
-	return g_strdup_printf("; %u %s not acknowledged%s%s%s", pending, pending == 1 ? "message was" : "messages were",
-			       hmc->state_path ? ": kept in " : ", and without --state forgotten now",
+	return g_strdup_printf("; %u %s not acknowledged%s%s%s", pending,
+			       pending == 1 ? "message was" : "messages were",
+			       hmc->state_path ? ": kept in " : ", and are forgotten, as there is no --state",
 			       hmc->state_path ? hmc->state_path : "",
-			       hmc->state_path ? ", sent again by the next run with it" : "");
+			       hmc->state_path ? ", to be sent by the next run with it" : "");
 }
 
 static gboolean on_timeout(gpointer user)
@@ -110,7 +111,8 @@ static gboolean on_timeout(gpointer user)
 	struct hmc *hmc = user;
 	char *pending = pending_text(hmc);
 
-	hmc_say(hmc, "%s: %s for %g seconds%s", hmc_link_address(hmc->link), hmc->awaited, hmc->timeout_ms / 1000.0, pending);
+	hmc_say(hmc, "%s: %s for %g seconds%s", hmc_link_address(hmc->link), hmc->awaited, hmc->timeout_ms / 1000.0,
+		pending);
 	g_free(pending);
 	hmc_quit(hmc, EXIT_NO_MESSAGE);
 	return G_SOURCE_CONTINUE;
@@ -131,7 +133,7 @@ static enum hmc_verdict on_message(void *user, uint64_t sequence, const void *da
 {
 	struct hmc *hmc = user;
 
-	/* The end is near: no more is taken. */
+	/* The program ends: take no more. */
 	if (!g_main_loop_is_running(hmc->loop))
 		return HMC_LEAVE;
 	return hmc->command->message(hmc, sequence, data, len, reply);
@@ -203,13 +205,15 @@ static const GOptionEntry common_options[] = {
 	{ "state", 0, 0, G_OPTION_ARG_FILENAME, &cli.state,
 	  "Keep the session in FILE, so that it goes on after the end of this process", "FILE" },
 	{ "fault", 0, 0, G_OPTION_ARG_STRING, &cli.fault,
-	  "Do wrong on the link, to test the hypervisor: KIND[,frame=NAME][,count=N][,every=N][;…], see the manual", "FAULTS" },
-	{ "verbose", 'v', 0, G_OPTION_ARG_NONE, &cli.verbose, "Tell of connections, the partition's pipe, files sent", NULL },
+	  "Misbehave on the link, to test the hypervisor: KIND[,frame=NAME][,count=N][,every=N][;…], see the manual",
+	  "FAULTS" },
+	{ "verbose", 'v', 0, G_OPTION_ARG_NONE, &cli.verbose, "Report connections, the partition's pipe, files sent",
+	  NULL },
 	{ "version", 'V', 0, G_OPTION_ARG_NONE, &cli.version, "Print the version", NULL },
 	G_OPTION_ENTRY_NULL
 };
 
-/* Everything behind the command's name that is no option. */
+/* The arguments of the command. */
 static const GOptionEntry rest_option[] = {
 	{ G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &cli.rest, NULL, NULL },
 	G_OPTION_ENTRY_NULL
@@ -218,11 +222,12 @@ static const GOptionEntry rest_option[] = {
 static const struct hmc_command *const commands[] = { &hmc_console, &hmc_send, &hmc_recv, &hmc_echo };
 
 static const char exit_statuses[] =
-	"Exit status: 0 done; 1 failed; 2 wrong usage; 4 the state file is used by another process; 6 nothing came within\n"
-	"-t SECONDS; 130 or 143 ended by SIGINT or SIGTERM before send, recv -n or the console's lines were done (echo, recv\n"
-	"without -n and a console with nothing unacknowledged end so with 0).";
+	"Exit status: 0 done; 1 failed; 2 wrong usage; 4 the state file is used by another process;\n"
+	"6 nothing came within -t SECONDS; 130 or 143 ended by SIGINT or SIGTERM before send, recv -n\n"
+	"or the console's lines were done (echo, recv without -n and a console with nothing\n"
+	"unacknowledged end with 0 then).";
 
-/* All of -c. It may stand before the command and behind it, and each parse makes an array of its own. */
+/* All of -c: it may stand before the command and behind it, and each parse makes an array of its own. */
 static GPtrArray *addresses;
 
 static void parse(GOptionContext *context, int *argc, char ***argv)
@@ -241,11 +246,11 @@ static void parse(GOptionContext *context, int *argc, char ***argv)
 	}
 }
 
-/* The options before the command; all there is to say for --help. */
+/* The options before the command, and the --help of the whole program. */
 static void parse_common(int *argc, char ***argv)
 {
 	GOptionContext *context = g_option_context_new("COMMAND [OPTION…] [ARGUMENT…]");
-	GString *help = g_string_new("Commands; `hvpipe-hmc COMMAND --help` tells more:\n");
+	GString *help = g_string_new("Commands, each with its own --help:\n");
 
 	for (size_t i = 0; i < G_N_ELEMENTS(commands); i++) {
 		const GOptionEntry *option = commands[i]->options;
@@ -262,8 +267,9 @@ static void parse_common(int *argc, char ***argv)
 	}
 	g_string_append_printf(help, "\n%s", exit_statuses);
 
-	g_option_context_set_summary(context, "An HMC for one source of a partition's hypervisor pipe: connects to the source's socket,\n"
-				     "and connects again whenever the connection is lost.");
+	g_option_context_set_summary(context,
+				     "An HMC for one source of a partition's hypervisor pipe: connects to the\n"
+				     "source's socket, and connects again whenever the connection is lost.");
 	g_option_context_set_description(context, help->str);
 	g_option_context_set_strict_posix(context, TRUE);
 	g_option_context_add_main_entries(context, common_options, NULL);
@@ -335,7 +341,8 @@ int main(int argc, char **argv)
 		return hmc.status;
 	}
 	if (hmc_state_cut(hmc.state) && hmc.verbose)
-		report("%s: cut off %" PRIu64 " bytes of a write that never finished", hmc.state_path, hmc_state_cut(hmc.state));
+		report("%s: removed %" PRIu64 " bytes of an unfinished write", hmc.state_path,
+		       hmc_state_cut(hmc.state));
 	if (!addresses->len)
 		g_ptr_array_add(addresses, g_strdup(DEFAULT_ADDRESS));
 	hmc.link = hmc_link_new(addresses->pdata[0], hmc.state, &hmc_link_default_timing, &link_ops, &hmc, &error);

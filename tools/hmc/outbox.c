@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* Lines and files on their way out of an HMC. What this promises is in outbox.h. */
+/* Lines and files that an HMC sends. */
 #include "outbox.h"
 
 #include <errno.h>
@@ -19,13 +19,13 @@ struct item {
 	bool open;
 	struct file_sender file;	/* HMC_OUTBOX_FILE */
 	int fd;				/* HMC_OUTBOX_RAW */
-	bool waits;			/* not a regular file: a read may block */
-	bool ready;			/* but not this one */
+	bool waits;			/* not a regular file, so a read may block ... */
+	bool ready;			/* ... but the next one does not */
 	bool eof;
-	char data[FILE_MESSAGE_MAX];	/* of a line, or what was read of a raw file and is no whole message yet */
+	char data[FILE_MESSAGE_MAX];	/* a line, or the begin of the next message of a raw file */
 	size_t len;
 
-	bool queued;			/* all of it that will be */
+	bool queued;			/* to its end, or to its error */
 	uint64_t messages;
 	uint64_t bytes;			/* read so far */
 	uint64_t size;			/* 0: not known */
@@ -65,7 +65,7 @@ static void free_item(struct item *item)
 	g_free(item);
 }
 
-/* There will be no more messages of this item. Takes the error text, if any. */
+/* This item has no more messages. Takes the text of the error, if any. */
 static void end_item(struct hmc_outbox *outbox, struct item *item, char *error)
 {
 	hmc_stop_source(&outbox->readable);
@@ -131,7 +131,9 @@ static enum next next_raw(struct hmc_outbox *outbox, struct item *item, char **e
 
 		if (item->waits && !item->ready) {
 			if (!outbox->readable) {
-				outbox->readable = hmc_add_source(g_unix_fd_source_new(item->fd, G_IO_IN | G_IO_HUP | G_IO_ERR), G_SOURCE_FUNC(on_readable), outbox);
+				GSource *source = g_unix_fd_source_new(item->fd, G_IO_IN | G_IO_HUP | G_IO_ERR);
+
+				outbox->readable = hmc_add_source(source, G_SOURCE_FUNC(on_readable), outbox);
 			}
 			return NEXT_LATER;
 		}
@@ -150,7 +152,8 @@ static enum next next_raw(struct hmc_outbox *outbox, struct item *item, char **e
 	if (item->len)
 		return NEXT_MESSAGE;
 	if (!item->messages) {
-		*error = g_strdup_printf("%s: empty, and a message has at least 1 byte (-f can send empty files)", shown(item->name));
+		*error = g_strdup_printf("%s: empty, and a message has at least 1 byte (-f can send empty files)",
+					 shown(item->name));
 		return NEXT_ERROR;
 	}
 	return NEXT_END;
@@ -182,7 +185,7 @@ static enum next next_message(struct hmc_outbox *outbox, struct item *item, char
 	return item->kind == HMC_OUTBOX_FILE ? next_file(item, error) : next_raw(outbox, item, error);
 }
 
-/* Queue messages of this item while the window is open. Returns false when the next item has to wait. */
+/* Queue messages of this item while the window is open. False when the next item has to wait. */
 static bool queue_item(struct hmc_outbox *outbox, struct item *item)
 {
 	while (!item->queued && hmc_state_pending(outbox->state)->length < HMC_OUTBOX_WINDOW) {
@@ -243,7 +246,8 @@ static void pump_soon(struct hmc_outbox *outbox)
 	g_source_attach(outbox->pump, NULL);
 }
 
-struct hmc_outbox *hmc_outbox_new(struct hmc_link *link, const struct hmc_state *state, hmc_outbox_done done, void *user)
+struct hmc_outbox *hmc_outbox_new(struct hmc_link *link, const struct hmc_state *state, hmc_outbox_done done,
+				  void *user)
 {
 	struct hmc_outbox *outbox = g_new0(struct hmc_outbox, 1);
 

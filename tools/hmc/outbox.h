@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What an HMC is to send: lines and files, one after the other, made into messages as fast as the partition receives them.
- * At most HMC_OUTBOX_WINDOW messages are queued in the link and not acknowledged, however big the files are.
+ * Lines and files that an HMC sends, one after the other. They become messages as fast as the partition receives them:
+ * at most HMC_OUTBOX_WINDOW messages wait in the link for their acknowledgement, however big the files are.
  */
 #ifndef HMC_OUTBOX_H
 #define HMC_OUTBOX_H
@@ -22,31 +22,32 @@ enum hmc_outbox_kind {
 struct hmc_outbox;
 
 /*
- * An item is done: the partition has received all its messages, or @error (NULL: none) tells why it was not sent to its
- * end. @name is the path, NULL for a line. Called from the main loop, or by hmc_outbox_settle().
+ * Called when an item is done: the partition has received all its messages, or @error (NULL: none) says why not all of
+ * it was sent. @name is the path, NULL for a line. The caller is the main loop, or hmc_outbox_settle().
  */
 typedef void (*hmc_outbox_done)(void *user, const char *name, uint64_t messages, uint64_t bytes, const char *error);
 
-struct hmc_outbox *hmc_outbox_new(struct hmc_link *link, const struct hmc_state *state, hmc_outbox_done done, void *user);
+struct hmc_outbox *hmc_outbox_new(struct hmc_link *link, const struct hmc_state *state, hmc_outbox_done done,
+				  void *user);
 void hmc_outbox_free(struct hmc_outbox *outbox);
 
-/* Can this path be sent? Found out before anything is sent; NULL, or an error text to be freed with g_free(). */
+/* Find out if this path can be sent, without sending. Returns NULL, or the error's text for g_free(). */
 char *hmc_outbox_check(const char *path, enum hmc_outbox_kind kind);
 
 void hmc_outbox_add_path(struct hmc_outbox *outbox, const char *path, enum hmc_outbox_kind kind);
-/* A message of its own, of 1 to 4088 bytes. */
+/* One message of 1 to 4088 bytes. */
 void hmc_outbox_add_line(struct hmc_outbox *outbox, const void *data, size_t len);
 
-/* The link's state has changed: go on. */
+/* The link's state has changed: continue. */
 void hmc_outbox_changed(struct hmc_outbox *outbox);
 
-/* Do now what the main loop would do next: queue what can be queued, call for what is done. Not from within the call. */
+/* Queue messages and report items that are done now, not from the main loop. Not from within hmc_outbox_done. */
 void hmc_outbox_settle(struct hmc_outbox *outbox);
 
 /* Items that are not done. */
 unsigned int hmc_outbox_items(const struct hmc_outbox *outbox);
 
-/* The path that is being read; @size is 0 when nobody knows it. Returns false when there is none. */
+/* The path that is being read, or false when there is none. @size is 0 when it is not known. */
 bool hmc_outbox_progress(const struct hmc_outbox *outbox, const char **name, uint64_t *offset, uint64_t *size);
 
 #endif

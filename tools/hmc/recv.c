@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* hvpipe-hmc recv and echo: take what comes. */
+/* hvpipe-hmc recv and echo. */
 #include "hmc.h"
 
 #include <errno.h>
@@ -107,7 +107,8 @@ const struct hmc_command hmc_recv = {
 	.name = "recv",
 	.arguments = "",
 	.summary = "write what comes to standard output, or files to a directory",
-	.description = "Write what comes to standard output; with -d store files, and print the name of each complete one.",
+	.description = "Write messages to standard output; with -d store files, and print the name of each\n"
+		       "complete one.",
 	.options = recv_options,
 	.start = recv_start,
 	.stop = recv_stop,
@@ -123,7 +124,8 @@ static bool echo_start(struct hmc *hmc)
 static enum hmc_verdict echo_message(struct hmc *hmc, uint64_t sequence, const void *data, size_t len, GBytes **reply)
 {
 	if (hmc_state_pending(hmc->state)->length >= ECHO_PENDING_MAX) {
-		hmc_say(hmc, "%s: message %" PRIu64 " refused: the partition has not received %d replies", hmc_link_address(hmc->link), sequence,
+		hmc_say(hmc, "%s: message %" PRIu64 " refused: the partition has not received %d replies",
+			hmc_link_address(hmc->link), sequence,
 			ECHO_PENDING_MAX);
 		return HMC_REFUSE;
 	}

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* With the partition silent for this long, say what is waited for. */
+/* When the partition has been silent for this long, say what is missing. */
 #define STALL_MS 5000
 #define PROGRESS_MS 200
 
@@ -50,8 +50,10 @@ static gboolean on_tick(gpointer user)
 	show_progress(hmc);
 	if (pending && hmc_link_is_up(hmc->link) && !session.stall_reported &&
 	    g_get_monotonic_time() - session.moved > STALL_MS * 1000) {
-		hmc_say(hmc, "%s: waiting for the partition to receive: %u %s sent, its pipe is %s", hmc_link_address(hmc->link), pending,
-			pending == 1 ? "message" : "messages", hmc_link_is_enabled(hmc->link) ? "enabled" : "disabled");
+		hmc_say(hmc, "%s: waiting for the partition to receive: %u %s sent, its pipe is %s",
+			hmc_link_address(hmc->link),
+			pending, pending == 1 ? "message" : "messages",
+			hmc_link_is_enabled(hmc->link) ? "enabled" : "disabled");
 		session.stall_reported = true;
 	}
 	return G_SOURCE_CONTINUE;
@@ -62,13 +64,13 @@ static void send_next(struct hmc *hmc)
 	enum hmc_outbox_kind kind = hmc->file ? HMC_OUTBOX_FILE : HMC_OUTBOX_RAW;
 
 	session.started = session.moved = g_get_monotonic_time();
-	/* With --reply one after the other: a reply belongs to the file before it. */
+	/* With --reply one file at a time, as a reply belongs to the file before it. */
 	while (hmc->arguments[session.argument] && (!hmc->reply || !hmc_outbox_items(hmc->outbox)))
 		hmc_outbox_add_path(hmc->outbox, hmc->arguments[session.argument++], kind);
 	hmc_restart_timeout(hmc, "nothing acknowledged");
 }
 
-/* Everything was sent; what an earlier run left in the state file counts, too. */
+/* End when all was sent, and also the messages that an earlier run left in the state file. */
 static void end_of_send(struct hmc *hmc)
 {
 	if (!session.reply_wanted && !hmc_outbox_items(hmc->outbox) && !hmc->arguments[session.argument] &&
@@ -147,11 +149,12 @@ static enum hmc_verdict send_message(struct hmc *hmc, uint64_t sequence, const v
 	GString *line;
 	bool ok;
 
-	/* A reply may come right behind the acknowledgement that it must follow. */
+	/* The acknowledgement before the reply may not have been handled yet. */
 	if (hmc->reply && !session.reply_wanted)
 		hmc_outbox_settle(hmc->outbox);
 	if (!session.reply_wanted) {
-		hmc_say(hmc, "%s: message %" PRIu64 " of %zu bytes refused: nobody waits for a reply", hmc_link_address(hmc->link), sequence, len);
+		hmc_say(hmc, "%s: message %" PRIu64 " of %zu bytes refused: no reply is expected",
+			hmc_link_address(hmc->link), sequence, len);
 		return HMC_REFUSE;
 	}
 	line = g_string_new(session.reply_name);
@@ -166,7 +169,7 @@ static enum hmc_verdict send_message(struct hmc *hmc, uint64_t sequence, const v
 	session.reply_wanted = false;
 	g_clear_pointer(&session.reply_name, g_free);
 	send_next(hmc);
-	/* The end, if it is one, is found by send_changed() when the message is taken. */
+	/* send_changed() finds out if this was the last one. */
 	return HMC_TAKE;
 }
 
@@ -176,8 +179,10 @@ static bool send_unfinished(struct hmc *hmc)
 }
 
 static const GOptionEntry send_options[] = {
-	{ "file", 'f', 0, G_OPTION_ARG_NONE, &cli.file, "As file messages, with name and size, for `recv -d` over there", NULL },
-	{ "reply", 'r', 0, G_OPTION_ARG_NONE, &cli.reply, "Wait for one message after each FILE and print `NAME: reply`", NULL },
+	{ "file", 'f', 0, G_OPTION_ARG_NONE, &cli.file,
+	  "As file messages, with name and size, for `recv -d` over there", NULL },
+	{ "reply", 'r', 0, G_OPTION_ARG_NONE, &cli.reply,
+	  "Wait for one message after each FILE and print `NAME: reply`", NULL },
 	TIMEOUT_OPTION("End with status 6 when nothing is acknowledged, or no reply comes, for so long"),
 	G_OPTION_ENTRY_NULL
 };
@@ -186,8 +191,9 @@ const struct hmc_command hmc_send = {
 	.name = "send",
 	.arguments = "[FILE…]",
 	.summary = "send each FILE, or standard input (-)",
-	.description = "Send each FILE, or standard input (also -). More than 4088 bytes go as consecutive messages. Ends when the\n"
-		       "partition has received all. Messages that come meanwhile are refused, but for the replies of --reply.",
+	.description = "Send each FILE, or standard input (also -). More than 4088 bytes go as consecutive messages.\n"
+		       "Ends when the partition has received all. Messages that come meanwhile are refused,\n"
+		       "but for the replies of --reply.",
 	.options = send_options,
 	.max_arguments = -1,
 	.start = send_start,

@@ -65,7 +65,8 @@ static bool G_GNUC_PRINTF(3, 4) fail_damaged(GError **error, const char *path, c
 	va_start(args, format);
 	what = g_strdup_vprintf(format, args);
 	va_end(args);
-	g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA, "%s: damaged state file: %s. Move the file away to begin a "
+	g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
+		    "%s: damaged state file: %s. Move the file away to begin a "
 		    "new session; messages in it that wait for the partition are not sent then", path, what);
 	g_free(what);
 	return false;
@@ -112,7 +113,7 @@ static size_t whole_record(const uint8_t *p, size_t left)
 	return RECORD_SIZE + len;
 }
 
-static bool write_all(int fd, const uint8_t *data, size_t len, uint64_t offset)
+static bool pwrite_all(int fd, const uint8_t *data, size_t len, uint64_t offset)
 {
 	while (len) {
 		ssize_t n = pwrite(fd, data, len, offset);
@@ -236,7 +237,7 @@ static bool write_anew(struct hmc_state *state, GError **error)
 	}
 	put_header(out->data, state->session, out->len);
 
-	if (ftruncate(fd, 0) || !write_all(fd, out->data, out->len, 0) || fsync(fd) || rename(path, state->path)) {
+	if (ftruncate(fd, 0) || !pwrite_all(fd, out->data, out->len, 0) || fsync(fd) || rename(path, state->path)) {
 		fail_errno(error, path, "write", errno);
 		unlink(path);
 		close(fd);
@@ -279,7 +280,8 @@ static bool load_record(struct hmc_state *state, const uint8_t *p, uint64_t offs
 	if ((before->source && progress.source != before->source) || progress.taken < before->taken ||
 	    progress.acknowledged < before->acknowledged || progress.queued != before->queued + (len > 0) ||
 	    progress.acknowledged > progress.queued)
-		return fail_damaged(error, state->path, "the record at byte %" PRIu64 " does not follow from the one before",
+		return fail_damaged(error, state->path, "the record at byte %" PRIu64
+				    " does not follow from the one before",
 				    offset);
 	message = len ? g_bytes_new(p + RECORD_SIZE, len) : NULL;
 	apply(state, &progress, message);
@@ -293,7 +295,8 @@ static bool parse(struct hmc_state *state, const uint8_t *data, size_t size, GEr
 	size_t len;
 
 	if (size < sizeof(header_magic) || memcmp(data, header_magic, sizeof(header_magic))) {
-		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA, "%s: not a state file of hvpipe-hmc (%zu bytes that do "
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
+			    "%s: not a state file of hvpipe-hmc (%zu bytes that do "
 			    "not begin with \"hvpipe-hmc 1\"); give --state a name that does not exist yet to begin a "
 			    "new one", state->path, size);
 		return false;
@@ -322,7 +325,8 @@ static bool parse(struct hmc_state *state, const uint8_t *data, size_t size, GEr
 		return fail_damaged(error, state->path, "no whole record at byte %" PRIu64 " of %zu", offset, size);
 	for (uint64_t o = offset + 1; o < size; o++)
 		if (whole_record(data + o, size - o))
-			return fail_damaged(error, state->path, "no whole record at byte %" PRIu64 ", but one behind it", offset);
+			return fail_damaged(error, state->path, "no whole record at byte %" PRIu64
+					    ", but one behind it", offset);
 	state->size = offset;
 	state->cut = size - offset;
 	return true;
@@ -445,7 +449,7 @@ const GQueue *hmc_state_pending(const struct hmc_state *state)
 }
 
 /* Append one record, then apply it: the file is never behind memory. */
-static bool change(struct hmc_state *state, const struct progress *progress, GBytes *message, GError **error)
+static bool append_and_apply(struct hmc_state *state, const struct progress *progress, GBytes *message, GError **error)
 {
 	GByteArray *out;
 	bool ok;
@@ -455,14 +459,15 @@ static bool change(struct hmc_state *state, const struct progress *progress, GBy
 		return true;
 	}
 	if (state->broken) {
-		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "%s: an earlier write failed and could not be taken back; "
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
+			    "%s: an earlier write failed and could not be taken back; "
 			    "see to the file system and start again", state->path);
 		return false;
 	}
 
 	out = g_byte_array_new();
 	put_record(out, progress, message);
-	ok = write_all(state->fd, out->data, out->len, state->size);
+	ok = pwrite_all(state->fd, out->data, out->len, state->size);
 	if (ok) {
 		state->size += out->len;
 		state->dirty = true;
@@ -489,7 +494,7 @@ bool hmc_state_bind(struct hmc_state *state, uint32_t source, GError **error)
 		return true;
 	g_assert(!progress.source);
 	progress.source = source;
-	return change(state, &progress, NULL, error);
+	return append_and_apply(state, &progress, NULL, error);
 }
 
 bool hmc_state_queue(struct hmc_state *state, GBytes *message, GError **error)
@@ -498,7 +503,7 @@ bool hmc_state_queue(struct hmc_state *state, GBytes *message, GError **error)
 
 	g_assert(g_bytes_get_size(message) >= 1 && g_bytes_get_size(message) <= HVPIPE_LINK_MAX_PAYLOAD);
 	progress.queued++;
-	return change(state, &progress, message, error);
+	return append_and_apply(state, &progress, message, error);
 }
 
 bool hmc_state_take(struct hmc_state *state, GBytes *reply, GError **error)
@@ -509,7 +514,7 @@ bool hmc_state_take(struct hmc_state *state, GBytes *reply, GError **error)
 	progress.taken++;
 	if (reply)
 		progress.queued++;
-	return change(state, &progress, reply, error);
+	return append_and_apply(state, &progress, reply, error);
 }
 
 bool hmc_state_acknowledge(struct hmc_state *state, uint64_t sequence, GError **error)
@@ -520,7 +525,7 @@ bool hmc_state_acknowledge(struct hmc_state *state, uint64_t sequence, GError **
 	if (sequence == progress.acknowledged)
 		return true;
 	progress.acknowledged = sequence;
-	return change(state, &progress, NULL, error);
+	return append_and_apply(state, &progress, NULL, error);
 }
 
 bool hmc_state_sync(struct hmc_state *state, GError **error)

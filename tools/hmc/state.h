@@ -8,7 +8,8 @@
  *
  *	header	 0  16 bytes	"hvpipe-hmc 1\n" and zeros
  *		16  be64	session
- *		24  be64	base: bytes of the file when it was made, all of them on stable storage before it got its name
+ *		24  be64	base: bytes of the file when it was made, all of them on stable storage before it got
+ *				its name
  *		32  be32	zero
  *		36  be32	CRC-32 of the bytes 0..35
  *	record	 0  4 bytes	"HMCr"
@@ -18,12 +19,13 @@
  *		12  be32	source ID, 0: not known yet
  *		16  be64	taken: the last sequence taken from the hypervisor, 0: none
  *		24  be64	acknowledged: the last sequence the partition has received from here, 0: none
- *		32  be64	queued: the last sequence given to a message of ours, to the one in this record if it has one
+ *		32  be64	queued: the last sequence given to a message of ours, to the one in this record if it
+ *				has one
  *		40		the message
  *
- * Records are only appended. The last one says how far all is; the messages behind its `acknowledged` are pending. The end
- * of the file that is no whole record is an append which never finished, and so promised nothing: it is cut off. Damage
- * anywhere else is an error. From time to time the file is written anew, beside the old one, and renamed.
+ * Records are only appended. The last one says how far all is; the messages behind its `acknowledged` are pending. The
+ * end of the file that is no whole record is an append which never finished, and so promised nothing: it is cut off.
+ * Damage anywhere else is an error. From time to time the file is written anew, beside the old one, and renamed.
  */
 #ifndef HMC_STATE_H
 #define HMC_STATE_H

@@ -28,7 +28,8 @@ static void what_was_understood_is_shown(void **context)
 	expect_print("close", "close,count=1,every=1");
 	expect_print("gap,count=0", "gap,count=0,every=1");
 	expect_print("stall,every=3,ms=20", "stall,count=1,every=3,ms=20");
-	expect_print("version,frame=state;no-state,count=2", "version,frame=state,count=1,every=1;no-state,count=2,every=1");
+	expect_print("version,frame=state;no-state,count=2",
+		     "version,frame=state,count=1,every=1;no-state,count=2,every=1");
 }
 
 static void every_kind_is_known_by_its_name(void **context)
@@ -151,11 +152,12 @@ static void a_spoiled_frame_is_malformed_in_the_way_that_it_says(void **context)
 				size += 5;
 			else if (type == HVPIPE_LINK_STATE)
 				size = hvpipe_link_pack_hmc_state(frame, &state);
-			size = hmc_fault_spoil(kind, frame, size, &state, 5);
+			size = hmc_fault_corrupt(kind, frame, size, &state, 5);
 			assert_in_range(size, HVPIPE_LINK_HEADER_SIZE, sizeof(frame));
 			wrong = judge(frame, 6, 8);
 			if (!wrong || !strstr(wrong, faults[kind]))
-				fail_msg("%s in place of a %s: %s", hmc_fault_name(kind), hvpipe_link_type_name(type), wrong);
+				fail_msg("%s in place of a %s: %s", hmc_fault_name(kind), hvpipe_link_type_name(type),
+					 wrong);
 		}
 	}
 }
@@ -166,8 +168,8 @@ static void a_cut_frame_is_a_part_and_a_closed_one_nothing(void **context)
 	uint8_t frame[HVPIPE_LINK_MAX_FRAME];
 
 	hvpipe_link_pack_header(frame, HVPIPE_LINK_ACK, 0, 1);
-	assert_int_equal(hmc_fault_spoil(HMC_FAULT_CLOSE, frame, HVPIPE_LINK_HEADER_SIZE, &state, 0), 0);
-	assert_int_equal(hmc_fault_spoil(HMC_FAULT_CUT, frame, HVPIPE_LINK_HEADER_SIZE, &state, 0), 8);
+	assert_int_equal(hmc_fault_corrupt(HMC_FAULT_CLOSE, frame, HVPIPE_LINK_HEADER_SIZE, &state, 0), 0);
+	assert_int_equal(hmc_fault_corrupt(HMC_FAULT_CUT, frame, HVPIPE_LINK_HEADER_SIZE, &state, 0), 8);
 }
 
 int main(void)

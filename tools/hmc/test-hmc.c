@@ -88,17 +88,13 @@ static int teardown(void **context)
  * The program
  */
 
-/* Run it with the socket and these arguments, NULL at the end. */
-static void start(const char *first, ...)
+/* Run it with the socket and these arguments. */
+#define start(...) start_argv((const char *const[]) { program, "-c", in_dir("socket"), __VA_ARGS__, NULL })
+
+static void start_argv(const char *const *argv)
 {
 	int in_pipe[2], out_pipe[2], err_pipe[2];
-	const char *argv[16] = { program, "-c", in_dir("socket"), first };
-	va_list args;
 
-	va_start(args, first);
-	for (int i = 4; (argv[i] = va_arg(args, const char *)); i++)
-		;
-	va_end(args);
 	if (peer >= 0)
 		close(peer);
 	peer = -1;
@@ -300,7 +296,7 @@ static void write_file(const char *name, const char *text)
 static void send_ends_when_all_was_acknowledged(void **context)
 {
 	write_file("a", "first file");
-	start("send", in_dir("a"), "-", NULL);
+	start("send", in_dir("a"), "-");
 	type("from standard input");
 	close_input();
 	come_up();
@@ -318,7 +314,7 @@ static void send_cuts_big_files_into_whole_messages(void **context)
 	char *big = g_strnfill(10000, 'b'), *chunk = g_strnfill(4088, 'b'), *rest = g_strnfill(10000 - 2 * 4088, 'b');
 
 	write_file("big", big);
-	start("send", in_dir("big"), NULL);
+	start("send", in_dir("big"));
 	come_up();
 	expect_frame(HVPIPE_LINK_MESSAGE, 1, chunk);
 	expect_frame(HVPIPE_LINK_MESSAGE, 2, chunk);
@@ -340,7 +336,7 @@ static void send_keeps_within_its_window(void **context)
 	uint64_t n = 0;
 
 	write_file("big", big);
-	start("send", in_dir("big"), NULL);
+	start("send", in_dir("big"));
 	come_up();
 	setsockopt(peer, SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof(soon));
 	while (try_frame(&header, payload))
@@ -359,7 +355,7 @@ static void send_f_makes_file_messages(void **context)
 {
 	write_file("name.txt", "content\n");
 	write_file("empty", "");
-	start("send", "-f", in_dir("name.txt"), in_dir("empty"), NULL);
+	start("send", "-f", in_dir("name.txt"), in_dir("empty"));
 	come_up();
 	expect_frame(HVPIPE_LINK_MESSAGE, 1, "FILE 8 0 name.txt\ncontent\n");
 	expect_frame(HVPIPE_LINK_MESSAGE, 2, "FILE 0 0 empty\n");
@@ -371,7 +367,7 @@ static void send_f_makes_file_messages(void **context)
 static void send_refuses_what_comes_meanwhile(void **context)
 {
 	write_file("a", "text");
-	start("send", in_dir("a"), NULL);
+	start("send", in_dir("a"));
 	come_up();
 	expect_frame(HVPIPE_LINK_MESSAGE, 1, "text");
 	peer_frame(HVPIPE_LINK_MESSAGE, 1, "unwanted");
@@ -386,7 +382,7 @@ static void send_reply_prints_one_message_for_each_file(void **context)
 {
 	write_file("a", "A");
 	write_file("b", "B");
-	start("send", "--reply", in_dir("a"), in_dir("b"), NULL);
+	start("send", "--reply", in_dir("a"), in_dir("b"));
 	come_up();
 	expect_frame(HVPIPE_LINK_MESSAGE, 1, "A");
 	peer_frame(HVPIPE_LINK_ACK, 1, NULL);
@@ -410,11 +406,11 @@ static void send_reply_prints_one_message_for_each_file(void **context)
 static void send_sends_nothing_when_one_file_cannot_be_sent(void **context)
 {
 	write_file("a", "text");
-	start("send", in_dir("a"), in_dir("missing"), NULL);
+	start("send", in_dir("a"), in_dir("missing"));
 	expect_exit(1);
 	expect_words(err, "missing");
 	write_file("empty", "");
-	start("send", in_dir("empty"), NULL);
+	start("send", in_dir("empty"));
 	expect_exit(1);
 	expect_words(err, "-f can send empty files");
 }
@@ -423,12 +419,12 @@ static void send_goes_on_after_kill_9_with_a_state(void **context)
 {
 	write_file("a", "A");
 	write_file("b", "B");
-	start("--state", in_dir("state"), "send", in_dir("a"), NULL);
+	start("--state", in_dir("state"), "send", in_dir("a"));
 	come_up();
 	expect_frame(HVPIPE_LINK_MESSAGE, 1, "A");
 	kill(pid, SIGKILL);
 	wait_for_end();
-	start("--state", in_dir("state"), "send", in_dir("b"), NULL);
+	start("--state", in_dir("state"), "send", in_dir("b"));
 	come_up();
 	expect_frame(HVPIPE_LINK_MESSAGE, 1, "A");
 	expect_frame(HVPIPE_LINK_MESSAGE, 2, "B");
@@ -443,7 +439,7 @@ static void send_goes_on_after_kill_9_with_a_state(void **context)
 
 static void recv_n_leaves_the_rest_with_the_hypervisor(void **context)
 {
-	start("recv", "-n", "2", NULL);
+	start("recv", "-n", "2");
 	come_up();
 	peer_frame(HVPIPE_LINK_MESSAGE, 1, "one ");
 	peer_frame(HVPIPE_LINK_MESSAGE, 2, "two");
@@ -457,7 +453,7 @@ static void recv_n_leaves_the_rest_with_the_hypervisor(void **context)
 
 static void recv_does_not_acknowledge_what_it_cannot_write(void **context)
 {
-	start("recv", NULL);
+	start("recv");
 	come_up();
 	close(out);
 	out = -1;
@@ -471,7 +467,7 @@ static void recv_d_stores_files_and_refuses_the_rest(void **context)
 {
 	char *text;
 
-	start("recv", "-n", "1", "-d", dir, NULL);
+	start("recv", "-n", "1", "-d", dir);
 	come_up();
 	peer_frame(HVPIPE_LINK_MESSAGE, 1, "no file message");
 	expect_frame(HVPIPE_LINK_NACK, 1, NULL);
@@ -490,7 +486,7 @@ static void recv_d_stores_files_and_refuses_the_rest(void **context)
 
 static void recv_t_ends_with_status_6(void **context)
 {
-	start("recv", "-t", "0.2", NULL);
+	start("recv", "-t", "0.2");
 	come_up();
 	expect_exit(6);
 	expect_words(err, "no message for 0.2 seconds");
@@ -517,7 +513,7 @@ static void echo_answers_exactly_once_through_kill_9(void **context)
 		HvpipeLinkHeader header;
 		int frames = g_rand_int_range(rand, 0, 30);
 
-		start("--state", in_dir("state"), "echo", NULL);
+		start("--state", in_dir("state"), "echo");
 		if (g_rand_int_range(rand, 0, 4) == 0) {
 			/* So early that it may not have said hello. */
 			g_usleep(g_rand_int_range(rand, 0, 20000));
@@ -577,7 +573,7 @@ static void echo_answers_exactly_once_through_kill_9(void **context)
 
 static void console_sends_lines_and_shows_messages(void **context)
 {
-	start("console", NULL);
+	start("console");
 	come_up();
 	type("hello\n//slash\n\n/nonsense\nlast");
 	close_input();
@@ -595,7 +591,7 @@ static void console_sends_lines_and_shows_messages(void **context)
 
 static void console_does_wrong_when_told_to(void **context)
 {
-	start("-v", "console", NULL);
+	start("-v", "console");
 	come_up();
 	type("/fault cloze\n/fault close,count=2;gap\n/status\n/fault stall\nhello\n");
 	wait_for_words(err, "/fault: fault 'cloze' is not known, choose from: close");
@@ -629,7 +625,7 @@ static void console_refuses_a_line_too_long_and_goes_on(void **context)
 {
 	char *line = g_strnfill(4089, 'x'), *most = g_strnfill(4088, 'x');
 
-	start("console", NULL);
+	start("console");
 	come_up();
 	type(line);
 	type("\n");
@@ -691,7 +687,7 @@ static void console_on_a_terminal_edits_lines_and_ends_with_ctrl_d(void **contex
 static void signals_end_it_in_order(void **context)
 {
 	write_file("a", "text");
-	start("send", in_dir("a"), NULL);
+	start("send", in_dir("a"));
 	come_up();
 	expect_frame(HVPIPE_LINK_MESSAGE, 1, "text");
 	kill(pid, SIGINT);
@@ -699,13 +695,13 @@ static void signals_end_it_in_order(void **context)
 	expect_exit(130);
 	expect_words(err, "1 message was not acknowledged");
 
-	start("recv", "-n", "1", NULL);
+	start("recv", "-n", "1");
 	come_up();
 	kill(pid, SIGTERM);
 	expect_end();
 	expect_exit(143);
 
-	start("echo", NULL);
+	start("echo");
 	come_up();
 	kill(pid, SIGTERM);
 	expect_end();
@@ -716,7 +712,7 @@ static void places_may_be_named_before_and_behind_the_command(void **context)
 {
 	/* start() names the first one before the command. */
 	assert_int_equal(rename(in_dir("socket"), in_dir("elsewhere")), 0);
-	start("echo", "-c", in_dir("elsewhere"), NULL);
+	start("echo", "-c", in_dir("elsewhere"));
 	come_up();
 	assert_int_equal(rename(in_dir("elsewhere"), in_dir("socket")), 0);
 	close(peer);
@@ -725,7 +721,7 @@ static void places_may_be_named_before_and_behind_the_command(void **context)
 	kill(pid, SIGTERM);
 	expect_end();
 	expect_exit(0);
-	start("recv", "-c", "host:99999", NULL);
+	start("recv", "-c", "host:99999");
 	expect_exit(2);
 	expect_words(err, "'host:99999'");
 }
@@ -734,10 +730,10 @@ static void a_state_file_in_use_is_status_4(void **context)
 {
 	pid_t first;
 
-	start("--state", in_dir("state"), "echo", NULL);
+	start("--state", in_dir("state"), "echo");
 	come_up();
 	first = pid;
-	start("--state", in_dir("state"), "recv", NULL);
+	start("--state", in_dir("state"), "recv");
 	expect_exit(4);
 	expect_words(err, "in use by another hvpipe-hmc");
 	pid = first;
@@ -762,7 +758,7 @@ static void wrong_usage_is_status_2_and_names_the_value(void **context)
 	};
 
 	for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
-		start(cases[i].arguments[0], cases[i].arguments[1], cases[i].arguments[2], NULL);
+		start(cases[i].arguments[0], cases[i].arguments[1], cases[i].arguments[2]);
 		expect_exit(2);
 		expect_words(err, cases[i].words);
 	}
@@ -770,20 +766,20 @@ static void wrong_usage_is_status_2_and_names_the_value(void **context)
 
 static void help_and_version_are_status_0(void **context)
 {
-	start("--help", NULL);
+	start("--help");
 	expect_exit(0);
 	expect_words(out, "Exit status:");
-	start("recv", "--help", NULL);
+	start("recv", "--help");
 	expect_exit(0);
 	expect_words(out, "--dir");
-	start("--version", NULL);
+	start("--version");
 	expect_exit(0);
 	expect_words(out, "hvpipe-hmc ");
 }
 
 static void a_malformed_frame_does_not_end_it(void **context)
 {
-	start("recv", "-n", "1", NULL);
+	start("recv", "-n", "1");
 	come_up();
 	peer_frame(HVPIPE_LINK_MESSAGE, 7, "gap");
 	come_up();

@@ -155,8 +155,8 @@ static void all_is_there_after_kill_9(void **context)
 }
 
 /*
- * Whatever is left of the file: either the state as it was after one of the changes, with the messages it must have, or a
- * refusal. A state that was loaded goes on to work.
+ * Whatever is left of the file: either the state as it was after one of the changes, with the messages it must have, or
+ * a refusal. A state that was loaded goes on to work.
  */
 static void a_file_cut_off_anywhere_is_an_earlier_state_or_refused(void **context)
 {
@@ -183,7 +183,10 @@ static void a_file_cut_off_anywhere_is_an_earlier_state_or_refused(void **contex
 			continue;
 		}
 		state = open_state();
-		/* Each record changes one of them by one; the one with the reply changes two, the last acknowledges two. */
+		/*
+		 * Each record changes one of them by one; the one with the reply changes two, the last acknowledges
+		 * two.
+		 */
 		sum = hmc_state_taken(state) + hmc_state_queued(state) + hmc_state_acknowledged(state);
 		assert_true(sum == last_sum || sum == last_sum + 1 || sum == last_sum + 2);
 		last_sum = sum;
@@ -349,7 +352,9 @@ static void a_rest_of_a_file_written_anew_does_no_harm(void **context)
 	g_free(new);
 }
 
-/* A full disk, as a file size limit: the change fails, everything before it stays, and it goes on when there is room. */
+/*
+ * A full disk, as a file size limit: the change fails, everything before it stays, and it goes on when there is room.
+ */
 static void a_failed_write_changes_nothing(void **context)
 {
 	struct hmc_state *state = open_state();

@@ -11,8 +11,8 @@
 #include <unistd.h>
 
 /*
- * How long to retry a send after EPIPE, and how often. hvpipe-hmc looks for the partition after 250 ms, then less often, down
- * to every 5 s.
+ * How long to retry a send after EPIPE, and how often. hvpipe-hmc looks for the partition after 250 ms, then less
+ * often, down to every 5 s.
  */
 #define RETURN_MS 10000
 #define RETRY_MS 100
@@ -119,8 +119,8 @@ static int see_loss(const struct hvpipe_holder *holder, void *data)
 }
 
 /*
- * Nobody takes messages at the source. True if it was there before: after a move of the partition its HMC takes a moment to
- * follow. The loss may still wait behind messages of other sources, so the driver's state counts too.
+ * Nobody takes messages at the source. True if it was there before: after a move of the partition its HMC takes a
+ * moment to follow. The loss may still wait behind messages of other sources, so the driver's state counts too.
  */
 static bool source_may_reconnect(void)
 {

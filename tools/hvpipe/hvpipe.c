@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* hvpipe(1): messages and files between this partition and a source, over libhvpipe. Options and the choice of command. */
+/* hvpipe(1): messages and files between this partition and a source, over libhvpipe. Options; choice of command. */
 #include "cli.h"
 
 #include <errno.h>
