@@ -205,6 +205,34 @@ static bool sync_directory(const char *path, GError **error)
 	return ok;
 }
 
+/*
+ * Make the new file and lock it. What stands under its name is never written to: it may be a link that somebody planted, or
+ * have another mode. Left over by an earlier process it is removed, unless its lock shows that the process still lives.
+ */
+static int make_new(const char *path, GError **error)
+{
+	int old = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	bool in_use;
+
+	if (old < 0 && errno != ENOENT) {
+		g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno), "%s: %s; it is in the way of the new state file, "
+			    "remove it", path, errno == ELOOP ? "a symbolic link" : g_strerror(errno));
+		return -1;
+	}
+	if (old >= 0) {
+		in_use = flock(old, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK;
+		if (!in_use)
+			unlink(path);
+		close(old);
+		if (in_use) {
+			g_set_error(error, G_IO_ERROR, G_IO_ERROR_BUSY, "%s: in use by another hvpipe-hmc; "
+				    "end that one, or use a state file of your own", path);
+			return -1;
+		}
+	}
+	return open_locked(path, O_CREAT | O_EXCL | O_NOFOLLOW, error);
+}
+
 /* Write the whole state to a new file and rename it over the old one, if any. On failure the old one stays. */
 static bool write_anew(struct hmc_state *state, GError **error)
 {
@@ -215,7 +243,7 @@ static bool write_anew(struct hmc_state *state, GError **error)
 	bool ok = false;
 	int fd;
 
-	fd = open_locked(path, O_CREAT, error);
+	fd = make_new(path, error);
 	if (fd < 0)
 		goto out;
 
@@ -237,7 +265,7 @@ static bool write_anew(struct hmc_state *state, GError **error)
 	}
 	put_header(out->data, state->session, out->len);
 
-	if (ftruncate(fd, 0) || !pwrite_all(fd, out->data, out->len, 0) || fsync(fd) || rename(path, state->path)) {
+	if (!pwrite_all(fd, out->data, out->len, 0) || fsync(fd) || rename(path, state->path)) {
 		fail_errno(error, path, "write", errno);
 		unlink(path);
 		close(fd);

@@ -296,6 +296,36 @@ static void a_directory_or_fifo_is_refused(void **context)
 	expect_refused(G_IO_ERROR_NOT_REGULAR_FILE, "not a regular file");
 }
 
+/* FILE.new is never written through a link, nor with the mode of a file that was there. */
+static void planted_files_are_not_written_to(void **context)
+{
+	char *new = g_strconcat(path, ".new", NULL), *victim = g_strconcat(dir, "/victim", NULL), *text;
+	struct hmc_state *state;
+	GError *error = NULL;
+	struct stat st;
+
+	assert_true(g_file_set_contents(victim, "safe", -1, NULL));
+	assert_int_equal(symlink(victim, new), 0);
+	assert_null(hmc_state_open(path, &error));
+	assert_non_null(strstr(error->message, "a symbolic link; it is in the way"));
+	g_clear_error(&error);
+	assert_int_equal(unlink(new), 0);
+
+	assert_int_equal(link(victim, new), 0);
+	assert_int_equal(chmod(new, 0666), 0);
+	state = hmc_state_open(path, &error);
+	assert_non_null(state);
+	hmc_state_close(state);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0600);
+	assert_true(g_file_get_contents(victim, &text, NULL, NULL));
+	assert_string_equal(text, "safe");
+	assert_int_equal(unlink(victim), 0);
+	g_free(text);
+	g_free(new);
+	g_free(victim);
+}
+
 static void a_missing_directory_is_named(void **context)
 {
 	GError *error = NULL;
@@ -422,6 +452,7 @@ int main(void)
 		TEST(another_file_is_not_touched),
 		TEST(a_second_process_is_kept_out),
 		TEST(a_directory_or_fifo_is_refused),
+		TEST(planted_files_are_not_written_to),
 		TEST(a_missing_directory_is_named),
 		TEST(the_file_stays_small_and_whole),
 		TEST(a_rest_of_a_file_written_anew_does_no_harm),
