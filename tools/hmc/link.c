@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 #include "fault.h"
@@ -22,6 +23,9 @@
 
 /* A connection that held for so long was a good one: the next retry comes soon. */
 #define GOOD_MS 1000
+
+/* So many connections in a row that the other side closes in place of an answer end the link: it will never take us. */
+#define REFUSALS_MAX 20
 
 enum phase {
 	PHASE_WAITING,		/* for the time of the next try */
@@ -59,6 +63,7 @@ struct hmc_link {
 	unsigned int retry_ms;
 	gint64 up_since;
 	bool enabled;
+	unsigned int refusals;		/* connections closed in place of an answer since the last good one */
 	bool message_unanswered;	/* the command left a message, and the program ends */
 	bool outage_reported;
 	bool silence_reported;
@@ -193,9 +198,40 @@ static void try_again(struct hmc_link *link)
 	changed(link);
 }
 
+static void fail(struct hmc_link *link, GError *error);
+
+/*
+ * The other side closed the connection in place of a STATE. A hypervisor does so when it refuses our STATE; one that is just
+ * starting or ending may do so too.
+ */
+static void refused(struct hmc_link *link, const char *why)
+{
+	GError *error = NULL;
+	char *text = g_strdup_printf("%s: the hypervisor closed the connection in place of an answer (%s): it refuses session %016"
+				     PRIx64 " with %" PRIu64 " messages taken, or it is no source's socket; its own log has the "
+				     "reason", hmc_link_address(link), why, hmc_state_session(link->state),
+				     hmc_state_taken(link->state));
+
+	if (++link->refusals >= REFUSALS_MAX) {
+		g_set_error(&error, G_IO_ERROR, G_IO_ERROR_CONNECTION_REFUSED, "%s; given up after %u times", text,
+			    link->refusals);
+		fail(link, error);
+	} else {
+		if (link->refusals == 1)
+			notice(link, HMC_NOTICE_WAIT, "%s; trying again, SIGINT ends", text);
+		link->outage_reported = true;
+		try_again(link);
+	}
+	g_free(text);
+}
+
 /* The connection ended without anybody's fault that we know of. */
 static void lost(struct hmc_link *link, const char *why)
 {
+	if (link->phase == PHASE_HELLO && !link->corrupted) {
+		refused(link, why);
+		return;
+	}
 	if (!link->outage_reported && !link->message_unanswered) {
 		notice(link, HMC_NOTICE_WAIT, "%s: connection lost (%s); connecting again, SIGINT ends",
 		       hmc_link_address(link), why);
@@ -459,6 +495,7 @@ static bool take_state(struct hmc_link *link, const uint8_t *payload)
 	name = hmc_source_name(s.source);
 	if (first) {
 		link->phase = PHASE_UP;
+		link->refusals = 0;
 		link->up_since = g_get_monotonic_time();
 		hmc_stop_source(&link->silence);
 		link->unsent = hmc_state_pending(link->state)->head;
@@ -487,6 +524,10 @@ static bool take_message(struct hmc_link *link, uint64_t sequence, const uint8_t
 	enum hmc_verdict verdict;
 	bool ok;
 
+	if (link->out->len > OUT_ANSWERS_MAX) {
+		lost(link, "the other side sends but does not read");
+		return false;
+	}
 	switch (hvpipe_link_order(sequence, expected)) {
 	case HVPIPE_LINK_DUPLICATE:
 		/* Sent again, so the ACK was lost. */
@@ -498,10 +539,6 @@ static bool take_message(struct hmc_link *link, uint64_t sequence, const uint8_t
 		return false;
 	case HVPIPE_LINK_NEXT:
 		break;
-	}
-	if (link->out->len > OUT_ANSWERS_MAX) {
-		lost(link, "the other side sends but does not read");
-		return false;
 	}
 
 	verdict = link->ops->message(link->user, sequence, data, len, &reply);
@@ -641,6 +678,17 @@ static gboolean on_silence(gpointer user)
 	return G_SOURCE_REMOVE;
 }
 
+/* True if another try cannot succeed: somebody has to mend it first. */
+static bool is_permanent(const struct endpoint *endpoint, const GError *error)
+{
+	struct stat st;
+
+	if (g_error_matches(error, G_IO_ERROR, G_IO_ERROR_PERMISSION_DENIED))
+		return true;
+	return G_IS_UNIX_SOCKET_ADDRESS(endpoint->target) &&
+	       !stat(g_unix_socket_address_get_path(G_UNIX_SOCKET_ADDRESS(endpoint->target)), &st) && !S_ISSOCK(st.st_mode);
+}
+
 static void on_connected(GObject *client, GAsyncResult *result, gpointer user)
 {
 	struct hmc_link *link = user;
@@ -655,6 +703,15 @@ static void on_connected(GObject *client, GAsyncResult *result, gpointer user)
 		/* Cancelled: the link is about to be freed. */
 		g_clear_object(&link->connection);
 		g_clear_error(&error);
+		return;
+	}
+	if (!link->connection && is_permanent(current_endpoint(link), error)) {
+		if (g_error_matches(error, G_IO_ERROR, G_IO_ERROR_PERMISSION_DENIED))
+			g_prefix_error(&error, "%s: ", hmc_link_address(link));
+		else
+			g_clear_error(&error), error = g_error_new(G_IO_ERROR, G_IO_ERROR_NOT_REGULAR_FILE,
+								   "%s: not a socket", hmc_link_address(link));
+		fail(link, error);
 		return;
 	}
 	if (!link->connection && link->tries + 1 < link->endpoints->len) {

@@ -1020,6 +1020,67 @@ static void a_fault_in_place_of_a_message_costs_a_connection_only(void **context
 	}
 }
 
+/* The hypervisor closes the connection at each hello: that is told, and not tried for ever. */
+static void a_refused_hello_is_told_and_ends_the_link(void **context)
+{
+	listen_there();
+	hmc_link_start(f.link);
+	for (int i = 0; i < 20; i++) {
+		peer_accept();
+		expect_hello(0, 1);
+		peer_close();
+	}
+	spin_until(f.failed->len);
+	assert_non_null(strstr(f.failed->str, "given up after 20 times"));
+	assert_int_equal(f.notice_count[HMC_NOTICE_WAIT], 1);
+	assert_non_null(strstr(f.notices[HMC_NOTICE_WAIT]->str, "it refuses session"));
+}
+
+static void what_can_never_be_connected_ends_the_link(void **context)
+{
+	GError *error = NULL;
+
+	assert_true(g_file_set_contents(f.path, "text", -1, &error));
+	hmc_link_start(f.link);
+	spin_until(f.failed->len);
+	assert_non_null(strstr(f.failed->str, "/socket: not a socket"));
+}
+
+static void a_forbidden_socket_ends_the_link(void **context)
+{
+	if (geteuid())
+		skip();
+	listen_there();
+	/* The directory is root's alone. */
+	assert_int_equal(seteuid(65534), 0);
+	hmc_link_start(f.link);
+	while (!f.failed->len)
+		g_main_context_iteration(NULL, TRUE);
+	assert_int_equal(seteuid(0), 0);
+	assert_non_null(strstr(f.failed->str, "Permission denied"));
+}
+
+/* A hypervisor repeats a message without end and reads no answer: the answers must not fill the memory. */
+static void duplicates_without_end_end_the_connection(void **context)
+{
+	uint8_t frame[HVPIPE_LINK_HEADER_SIZE + 1];
+	unsigned int count = 0;
+	ssize_t n;
+
+	come_up();
+	peer_frame(HVPIPE_LINK_MESSAGE, 1, "x");
+	spin_until(f.message_count == 1);
+	hvpipe_link_pack_header(frame, HVPIPE_LINK_MESSAGE, 1, 1);
+	frame[HVPIPE_LINK_HEADER_SIZE] = 'x';
+	do {
+		spin_until((n = send(f.peer, frame, sizeof(frame), MSG_NOSIGNAL)) == sizeof(frame) || errno != EAGAIN);
+		count += n > 0;
+	} while (n > 0 && count < 1000000);
+	assert_true(count < 1000000);
+	assert_non_null(strstr(f.notices[HMC_NOTICE_WAIT]->str, "sends but does not read"));
+	assert_int_equal(f.message_count, 1);
+}
+
 static void a_fault_in_place_of_an_ack_takes_the_message_once(void **context)
 {
 	come_up();
@@ -1158,6 +1219,10 @@ int main(void)
 		TEST(one_place_more_must_be_an_address_too),
 		TEST(addresses_are_paths_or_hosts),
 		TEST(a_fault_in_place_of_a_message_costs_a_connection_only),
+		TEST(a_refused_hello_is_told_and_ends_the_link),
+		TEST(what_can_never_be_connected_ends_the_link),
+		TEST(a_forbidden_socket_ends_the_link),
+		TEST(duplicates_without_end_end_the_connection),
 		TEST(a_fault_in_place_of_an_ack_takes_the_message_once),
 		TEST(a_fault_in_place_of_the_state_leaves_the_next_connection_good),
 		TEST(a_stall_sends_and_reads_nothing_until_it_ends),
