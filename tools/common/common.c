@@ -11,36 +11,114 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
-static void vreport(const char *format, va_list args, const char *end)
+/* How long a signal lets a write take that waits for its reader. */
+#define STOP_GRACE_MS 400
+
+/* The last lines, so that repeated ones are not printed for ever. */
+static struct recent {
+	char *line;
+	int64_t printed_ms;
+	unsigned int repeated;
+} recent[4];
+
+static volatile sig_atomic_t stopped_by;
+static int stop_pipe[2] = { -1, -1 };
+
+int64_t now_ms(void)
 {
-	fprintf(stderr, "%s: ", program_name);
-	vfprintf(stderr, format, args);
-	fputs(end, stderr);
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * INT64_C(1000) + ts.tv_nsec / 1000000;
+}
+
+static void print_repeated(void)
+{
+	for (size_t i = 0; i < sizeof(recent) / sizeof(recent[0]); i++) {
+		if (recent[i].repeated)
+			fprintf(stderr, "%s: %s (%u more times)\n", program_name, recent[i].line, recent[i].repeated);
+		recent[i].repeated = 0;
+	}
+}
+
+/* Print the line, or count it if it was printed a short time ago. */
+static void print_line(const char *line)
+{
+	struct recent *place = recent;
+	int64_t now = now_ms();
+
+	for (size_t i = 0; i < sizeof(recent) / sizeof(recent[0]); i++) {
+		struct recent *one = &recent[i];
+
+		if (one->line && !strcmp(one->line, line)) {
+			place = one;
+			break;
+		}
+		if (one->printed_ms < place->printed_ms)
+			place = one;
+	}
+	if (place->line && !strcmp(place->line, line) && now - place->printed_ms < REPORT_QUIET_MS) {
+		place->repeated++;
+		return;
+	}
+	print_repeated();
+	fprintf(stderr, "%s: %s\n", program_name, line);
+	free(place->line);
+	place->line = strdup(line);
+	place->printed_ms = now;
+}
+
+/* The escaped text, or NULL when there is no memory. */
+static char *format_line(const char *format, va_list args)
+{
+	char *text, *line;
+
+	if (vasprintf(&text, format, args) < 0)
+		return NULL;
+	line = escape_text(text, strlen(text), ESCAPE_LINE);
+	free(text);
+	return line;
 }
 
 void report(const char *format, ...)
 {
 	va_list args;
+	char *line;
 
 	va_start(args, format);
-	vreport(format, args, "\n");
+	line = format_line(format, args);
 	va_end(args);
+	print_line(line ? line : "no memory for a message");
+	free(line);
 }
 
 void usage_error(const char *format, ...)
 {
 	va_list args;
+	char *line;
 
 	va_start(args, format);
-	vreport(format, args, "");
+	line = format_line(format, args);
 	va_end(args);
-	fprintf(stderr, "; see `%s --help`\n", program_name);
-	exit(2);
+	fprintf(stderr, "%s: %s; see `%s --help`\n", program_name, line ? line : "wrong usage", program_name);
+	exit(EXIT_USAGE);
 }
 
-void open_standard_files(void)
+/* At exit: what is still to be printed. */
+static void end_output(void)
+{
+	print_repeated();
+	/* EBADF: somebody closed it on purpose. */
+	if ((fflush(stdout) || ferror(stdout)) && errno != EBADF) {
+		fprintf(stderr, "%s: standard output: %s\n", program_name, strerror(errno));
+		_exit(EXIT_FAILURE);
+	}
+}
+
+void begin_program(void)
 {
 	int fd;
 
@@ -49,6 +127,28 @@ void open_standard_files(void)
 	while (fd >= 0 && fd <= STDERR_FILENO);
 	if (fd >= 0)
 		close(fd);
+	atexit(end_output);
+}
+
+/* Wait until a write does not block. Only a signal ends the wait, and not before the reader had a last chance. */
+static bool wait_writable(int fd)
+{
+	struct pollfd pfds[] = {
+		{ .fd = fd, .events = POLLOUT },
+		{ .fd = stop_pipe[0], .events = POLLIN },
+	};
+	int n;
+
+	do
+		n = poll(pfds, 2, -1);
+	while (n < 0 && errno == EINTR);
+	if (n > 0 && !pfds[0].revents) {
+		do
+			n = poll(pfds, 1, STOP_GRACE_MS);
+		while (n < 0 && errno == EINTR);
+		errno = EINTR;
+	}
+	return n > 0;
 }
 
 bool write_all(int fd, const void *data, size_t len)
@@ -56,15 +156,12 @@ bool write_all(int fd, const void *data, size_t len)
 	const char *p = data;
 
 	while (len) {
-		ssize_t n = write(fd, p, len);
+		/* A pipe that is writable takes PIPE_BUF bytes without blocking. */
+		ssize_t n = wait_writable(fd) ? write(fd, p, len < PIPE_BUF ? len : PIPE_BUF) : -1;
 
-		if (n < 0 && errno == EAGAIN) {
-			struct pollfd pfd = { .fd = fd, .events = POLLOUT };
-
-			poll(&pfd, 1, -1);
-			continue;
-		}
-		if (n < 0 && errno == EINTR)
+		if (n < 0 && errno == EINTR && stopped_by)
+			return false;
+		if (n < 0 && (errno == EINTR || errno == EAGAIN))
 			continue;
 		if (n < 0)
 			return false;
@@ -72,6 +169,23 @@ bool write_all(int fd, const void *data, size_t len)
 		len -= n;
 	}
 	return true;
+}
+
+bool write_message(const void *data, size_t len)
+{
+	char *text;
+	bool ok;
+
+	if (!isatty(STDOUT_FILENO))
+		return write_all(STDOUT_FILENO, data, len);
+	text = escape_text(data, len, ESCAPE_LINES);
+	if (!text)
+		return false;
+	len = strlen(text);
+	ok = write_all(STDOUT_FILENO, text, len) &&
+	     ((len && text[len - 1] == '\n') || write_all(STDOUT_FILENO, "\n", 1));
+	free(text);
+	return ok;
 }
 
 bool parse_number(const char *text, int base, uint64_t min, uint64_t max, uint64_t *number)
@@ -105,8 +219,14 @@ int parse_timeout_ms(const char *text)
 	return ms < seconds * 1000 ? ms + 1 : ms;
 }
 
-static volatile sig_atomic_t stopped_by;
-static int stop_pipe[2] = { -1, -1 };
+size_t parse_message_size(const char *text, size_t max)
+{
+	uint64_t size;
+
+	if (!parse_number(text, 10, 1, max, &size))
+		usage_error("message size '%s': bytes from 1 to %zu are needed", text, max);
+	return size;
+}
 
 static void on_stop(int signo)
 {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* File messages: files in messages of at most 4088 bytes. The format is in file-message.h. */
+/* The format of file messages is in file-message.h. */
 #include "file-message.h"
 
 #include <errno.h>
@@ -34,13 +34,14 @@ static int check_name(const char *name, size_t len, int err, struct file_message
 	for (size_t i = 0; i < len; i++) {
 		unsigned char c = name[i];
 
-		if (c < ' ' || c == 0x7f)
+		/* U+0080 to U+009F are 0xc2 and one more byte in UTF-8. */
+		if (c < ' ' || c == 0x7f || (c == 0xc2 && i + 1 < len && (unsigned char)name[i + 1] < 0xa0))
 			return fail(error, err, "control character 0x%02x at byte %zu of a file name", c, i);
-		if (c == '/')
-			return fail(error, err, "'/' in file name '%.*s'", (int)len, name);
 	}
-	if ((len == 1 && name[0] == '.') || (len == 2 && name[0] == '.' && name[1] == '.'))
-		return fail(error, err, "file name '%.*s' is a directory's", (int)len, name);
+	if (memchr(name, '/', len))
+		return fail(error, err, "'/' in file name '%.*s'", (int)len, name);
+	if (name[0] == '.')
+		return fail(error, err, "file name '%.*s' begins with a dot", (int)len, name);
 	return 0;
 }
 
@@ -105,9 +106,11 @@ ssize_t file_message_format(char *line, uint64_t size, uint64_t offset, const ch
 	return snprintf(line, FILE_MESSAGE_MAX, "FILE %" PRIu64 " %" PRIu64 " %s\n", size, offset, name);
 }
 
-int file_sender_open(struct file_sender *sender, const char *path, struct file_message_error *error)
+int file_sender_open(struct file_sender *sender, const char *path, size_t message_size,
+		     struct file_message_error *error)
 {
 	const char *name = strrchr(path, '/');
+	char line[FILE_MESSAGE_MAX];
 	struct stat st;
 	int err;
 
@@ -123,6 +126,9 @@ int file_sender_open(struct file_sender *sender, const char *path, struct file_m
 		err = fail(error, errno, "%s: %s", path, strerror(errno));
 	else if (!S_ISREG(st.st_mode))
 		err = fail(error, EINVAL, "%s: not a regular file, and a file message must name the size", path);
+	else if (file_message_format(line, st.st_size, st.st_size, name, error) >= (ssize_t)message_size)
+		err = fail(error, EINVAL, "%s: messages of %zu bytes are too small for a file of this name", path,
+			   message_size);
 	else
 		err = 0;
 	if (err) {
@@ -133,6 +139,7 @@ int file_sender_open(struct file_sender *sender, const char *path, struct file_m
 		return -1;
 	}
 
+	sender->message_size = message_size;
 	sender->size = st.st_size;
 	sender->offset = 0;
 	sender->done = false;
@@ -154,7 +161,7 @@ ssize_t file_sender_next(struct file_sender *sender, void *message, struct file_
 	if (line < 0)
 		return -1;
 	chunk += line;
-	room = FILE_MESSAGE_MAX - line;
+	room = sender->message_size - line;
 	if (room > left)
 		room = left;
 	while (len < room) {
@@ -208,6 +215,13 @@ static void drop_part(struct file_receiver *receiver)
 	unlinkat(receiver->dir, part, 0);
 	close(receiver->fd);
 	receiver->fd = -1;
+}
+
+/* True if the error is due to the file's name: another file may well be stored. */
+static bool is_of_name(int err)
+{
+	return err == EEXIST || err == EISDIR || err == ENOTEMPTY || err == ELOOP || err == ENAMETOOLONG || err == EILSEQ ||
+	       err == EINVAL;
 }
 
 /*
@@ -274,6 +288,10 @@ static enum file_receiver_result begin(struct file_receiver *receiver, const str
 	struct stat st;
 	int fd;
 
+	if (!fstatat(receiver->dir, msg->name, &st, AT_SYMLINK_NOFOLLOW) && S_ISDIR(st.st_mode)) {
+		fail(error, EBADMSG, "%s: a directory has this name", msg->name);
+		return FILE_RECEIVER_ERROR;
+	}
 	fd = open_part(receiver, msg->name, msg->offset == 0, &detail);
 	if (fd < 0 && errno == ENOENT && msg->offset > 0) {
 		if (completed_before(receiver, msg)) {
@@ -285,6 +303,8 @@ static enum file_receiver_result begin(struct file_receiver *receiver, const str
 	}
 	if (fd < 0) {
 		*error = detail;
+		if (is_of_name(errno))
+			errno = EBADMSG;
 		return FILE_RECEIVER_ERROR;
 	}
 
@@ -386,7 +406,13 @@ enum file_receiver_result file_receiver_take(struct file_receiver *receiver, con
 		return FILE_RECEIVER_MORE;
 	}
 	if (complete(receiver)) {
-		fail(error, errno, "%s: %s", msg.name, strerror(errno));
+		bool refused = is_of_name(errno);
+
+		fail(error, refused ? EBADMSG : errno, "%s: %s", msg.name, strerror(errno));
+		if (refused) {
+			drop_part(receiver);
+			errno = EBADMSG;
+		}
 		return FILE_RECEIVER_ERROR;
 	}
 	return FILE_RECEIVER_COMPLETE;

@@ -8,7 +8,7 @@
  *	bytes of the file from OFFSET on
  *
  * SIZE is the size of the whole file and OFFSET the place of this chunk, both in bytes, decimal, without leading zeros.
- * NAME is the rest of the line: 1 to 249 bytes, no '/', no control characters, not "." or "..". Chunks come in order
+ * NAME is the rest of the line: 1 to 249 bytes, no '/', no control characters, no dot at the begin. Chunks come in order
  * and without gaps, and none is empty; the one that ends at SIZE is the last. A file of SIZE 0 is one message without
  * bytes.
  *
@@ -23,6 +23,7 @@
 #include <sys/types.h>
 
 #define FILE_MESSAGE_MAX 4088		/* bytes of a message, its first line included */
+#define FILE_MESSAGE_DEFAULT 4048	/* the most that every kernel takes */
 #define FILE_MESSAGE_NAME_MAX 249	/* bytes of NAME: the partial file's name, ".NAME.part", must fit in NAME_MAX */
 
 struct file_message_error {
@@ -57,6 +58,7 @@ ssize_t file_message_format(char *line, uint64_t size, uint64_t offset, const ch
 /* A file being sent. */
 struct file_sender {
 	int fd;
+	size_t message_size;
 	uint64_t size;
 	uint64_t offset;	/* of the next chunk */
 	bool done;
@@ -65,10 +67,12 @@ struct file_sender {
 
 /**
  * file_sender_open() - Begin to send the regular file @path, under the last component of its name.
+ * @message_size: bytes of a message, its first line included, FILE_MESSAGE_MAX at most.
  *
  * Return: 0, or -1 with errno and @error filled in; then there is nothing to close.
  */
-int file_sender_open(struct file_sender *sender, const char *path, struct file_message_error *error);
+int file_sender_open(struct file_sender *sender, const char *path, size_t message_size,
+		     struct file_message_error *error);
 
 /**
  * file_sender_next() - Make the next message.
@@ -118,8 +122,8 @@ int file_receiver_open(struct file_receiver *receiver, const char *path, bool sy
  *
  * Return: see the enum. @error is empty, says why the message was not taken, or, when it was, which incomplete file was
  * removed. FILE_RECEIVER_ERROR comes with one of these:
- *	EBADMSG	the message is malformed or not the next one. The incomplete file is removed, and the receiver waits for
- *		the beginning of another.
+ *	EBADMSG	the message is malformed, not the next one, or no file can have its name here, for example because a
+ *		directory has it. The incomplete file is removed, and the receiver waits for the beginning of another.
  *	EBUSY	another process receives a file of this name in this directory.
  *	others	it could not be stored. The same message may be offered again.
  */

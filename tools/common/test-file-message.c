@@ -9,9 +9,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -152,11 +154,15 @@ static void refuses_each_malformed_message(void **state)
 		{ "FILE 1 00 a\nx", "offset of a file message is not a decimal number and a space" },
 		{ "FILE 1 18446744073709551616 a\nx", "offset of a file message beyond 9223372036854775807" },
 		{ "FILE 1 0 \nx", "file message without a name" },
-		{ "FILE 1 0 .\nx", "file name '.' is a directory's" },
-		{ "FILE 1 0 ..\nx", "file name '..' is a directory's" },
+		{ "FILE 1 0 .\nx", "file name '.' begins with a dot" },
+		{ "FILE 1 0 ..\nx", "file name '..' begins with a dot" },
+		{ "FILE 1 0 .bashrc\nx", "file name '.bashrc' begins with a dot" },
+		{ "FILE 1 0 .a.part\nx", "file name '.a.part' begins with a dot" },
 		{ "FILE 1 0 /etc/passwd\nx", "'/' in file name '/etc/passwd'" },
 		{ "FILE 1 0 ../a\nx", "'/' in file name '../a'" },
 		{ "FILE 1 0 a\tb\nx", "control character 0x09 at byte 1 of a file name" },
+		{ "FILE 1 0 a/\x1b[2J\nx", "control character 0x1b at byte 2 of a file name" },
+		{ "FILE 1 0 a\xc2\x9b" "2J\nx", "control character 0xc2 at byte 1 of a file name" },
 		{ "FILE 1 0 a\x7f\nx", "control character 0x7f at byte 1 of a file name" },
 		{ "FILE 1 0 a\r\nx", "control character 0x0d at byte 1 of a file name" },
 		{ "FILE 1 0 " NAME_249 "9\nx", "file name of 250 bytes: at most 249 can be sent" },
@@ -228,7 +234,8 @@ static void formats_what_it_parses(void **state)
 
 static void carries_files_of_all_sizes(void **state)
 {
-	static const size_t sizes[] = { 0, 1, 4087, 4088, 4089, 4073, 4074, 100000 };
+	static const size_t sizes[] = { 0, 1, 4087, 4088, 4089, 4073, 4074, 4032, 4033, 4034, 100000, 100000, 100000 };
+	static const size_t message_sizes[] = { FILE_MESSAGE_MAX, FILE_MESSAGE_DEFAULT, 300 };
 	struct file_receiver receiver;
 
 	assert_int_equal(mkdir("in", 0700), 0);
@@ -245,10 +252,10 @@ static void carries_files_of_all_sizes(void **state)
 			data[j] = j * 7 + j / 4096;
 		put("file name", data, sizes[i]);
 		assert_int_equal(file_receiver_open(&receiver, "in", false, &error), 0);
-		assert_int_equal(file_sender_open(&sender, "./file name", &error), 0);
+		assert_int_equal(file_sender_open(&sender, "./file name", message_sizes[i % 3], &error), 0);
 		while ((len = file_sender_next(&sender, message, &error)) > 0) {
 			assert_int_equal(result, FILE_RECEIVER_MORE);
-			assert_true(len <= FILE_MESSAGE_MAX);
+			assert_true(len <= (ssize_t)message_sizes[i % 3]);
 			result = file_receiver_take(&receiver, message, len, &error);
 			assert_string_equal(error.text, "");
 		}
@@ -268,16 +275,31 @@ static void sends_regular_files_only(void **state)
 	struct file_message_error error;
 	struct file_sender sender;
 
-	assert_int_equal(file_sender_open(&sender, "none", &error), -1);
+	assert_int_equal(file_sender_open(&sender, "none", FILE_MESSAGE_MAX, &error), -1);
 	assert_int_equal(errno, ENOENT);
 	assert_string_equal(error.text, "none: No such file or directory");
 	assert_int_equal(mkdir("dir", 0700), 0);
-	assert_int_equal(file_sender_open(&sender, "dir", &error), -1);
+	assert_int_equal(file_sender_open(&sender, "dir", FILE_MESSAGE_MAX, &error), -1);
 	assert_int_equal(errno, EINVAL);
-	assert_int_equal(file_sender_open(&sender, "dir/", &error), -1);
+	assert_int_equal(file_sender_open(&sender, "dir/", FILE_MESSAGE_MAX, &error), -1);
 	assert_int_equal(mkfifo("fifo", 0600), 0);
-	assert_int_equal(file_sender_open(&sender, "fifo", &error), -1);
+	assert_int_equal(file_sender_open(&sender, "fifo", FILE_MESSAGE_MAX, &error), -1);
 	assert_string_equal(error.text, "fifo: not a regular file, and a file message must name the size");
+	put(".a", "x", 1);
+	assert_int_equal(file_sender_open(&sender, ".a", FILE_MESSAGE_MAX, &error), -1);
+	assert_string_equal(error.text, "file name '.a' begins with a dot");
+}
+
+static void needs_room_for_the_name(void **state)
+{
+	struct file_message_error error;
+	struct file_sender sender;
+
+	put("a", "xy", 2);
+	assert_int_equal(file_sender_open(&sender, "a", strlen("FILE 2 2 a\n"), &error), -1);
+	assert_string_equal(error.text, "a: messages of 11 bytes are too small for a file of this name");
+	assert_int_equal(file_sender_open(&sender, "a", strlen("FILE 2 2 a\n") + 1, &error), 0);
+	file_sender_close(&sender);
 }
 
 static void tells_of_a_file_cut_short_while_sent(void **state)
@@ -287,7 +309,7 @@ static void tells_of_a_file_cut_short_while_sent(void **state)
 	struct file_sender sender;
 
 	put("a", data, sizeof(data));
-	assert_int_equal(file_sender_open(&sender, "a", &error), 0);
+	assert_int_equal(file_sender_open(&sender, "a", FILE_MESSAGE_MAX, &error), 0);
 	assert_int_equal(file_sender_next(&sender, message, &error), FILE_MESSAGE_MAX);
 	assert_int_equal(truncate("a", 5000), 0);
 	assert_int_equal(file_sender_next(&sender, message, &error), -1);
@@ -417,7 +439,7 @@ static void leaves_symbolic_links_alone(void **state)
 	assert_int_equal(symlink("victim", ".a.part"), 0);
 	assert_int_equal(symlink("victim", "b"), 0);
 	open_receiver(&receiver);
-	assert_refused(&receiver, "FILE 1 0 a\nx", ELOOP, ".a.part: Too many levels of symbolic links");
+	assert_refused(&receiver, "FILE 1 0 a\nx", EBADMSG, ".a.part: Too many levels of symbolic links");
 	assert_taken(&receiver, "FILE 1 0 b\nx", FILE_RECEIVER_COMPLETE);
 	assert_file("victim", "safe", 4);
 	assert_file("b", "x", 1);
@@ -455,15 +477,38 @@ static void names_a_directory_it_cannot_use(void **state)
 
 static void can_store_again_what_it_could_not(void **state)
 {
+	struct rlimit limit, small;
 	struct file_receiver receiver;
 
-	assert_int_equal(mkdir("a", 0700), 0);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+	small = limit;
+	small.rlim_cur = 1;
+	signal(SIGXFSZ, SIG_IGN);
 	open_receiver(&receiver);
 	assert_taken(&receiver, "FILE 2 0 a\nx", FILE_RECEIVER_MORE);
-	assert_refused(&receiver, "FILE 2 1 a\ny", EISDIR, "a: Is a directory");
-	assert_int_equal(rmdir("a"), 0);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+	assert_refused(&receiver, "FILE 2 1 a\ny", EFBIG, "a: write at offset 1: File too large");
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
 	assert_taken(&receiver, "FILE 2 1 a\ny", FILE_RECEIVER_COMPLETE);
 	assert_file("a", "xy", 2);
+	file_receiver_close(&receiver);
+}
+
+/* The name is refused, and the next file is stored: one name cannot stop the others. */
+static void refuses_a_name_that_no_file_can_have(void **state)
+{
+	struct file_receiver receiver;
+
+	assert_int_equal(mkdir("dir", 0700), 0);
+	open_receiver(&receiver);
+	assert_refused(&receiver, "FILE 1 0 dir\nx", EBADMSG, "dir: a directory has this name");
+	assert_taken(&receiver, "FILE 2 0 b\nx", FILE_RECEIVER_MORE);
+	assert_int_equal(mkdir("b", 0700), 0);
+	assert_refused(&receiver, "FILE 2 1 b\ny", EBADMSG, "b: Is a directory");
+	assert_no_file(".b.part");
+	assert_int_equal(mkdir(".c.part", 0700), 0);
+	assert_refused(&receiver, "FILE 1 0 c\nx", EBADMSG, ".c.part: Is a directory");
+	assert_taken(&receiver, "FILE 1 0 good\nx", FILE_RECEIVER_COMPLETE);
 	file_receiver_close(&receiver);
 }
 
@@ -479,6 +524,7 @@ int main(void)
 		TEST(formats_what_it_parses),
 		TEST(carries_files_of_all_sizes),
 		TEST(sends_regular_files_only),
+		TEST(needs_room_for_the_name),
 		TEST(tells_of_a_file_cut_short_while_sent),
 		TEST(shows_a_file_when_it_is_complete),
 		TEST(refuses_what_is_not_the_next_chunk),
@@ -490,6 +536,7 @@ int main(void)
 		TEST(keeps_two_receivers_apart),
 		TEST(names_a_directory_it_cannot_use),
 		TEST(can_store_again_what_it_could_not),
+		TEST(refuses_a_name_that_no_file_can_have),
 	};
 
 	return cmocka_run_group_tests_name("file-message", tests, NULL, NULL);

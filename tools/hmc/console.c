@@ -112,7 +112,7 @@ static void command(struct hmc *hmc, char *text)
 	argument = g_strstrip(argument);
 
 	if (!strcmp(text, "/send") && *argument) {
-		error = hmc_outbox_check(argument, HMC_OUTBOX_FILE);
+		error = hmc_outbox_check(hmc->outbox, argument, HMC_OUTBOX_FILE);
 		if (error)
 			hmc_say(hmc, "%s; not sent", error);
 		else
@@ -127,10 +127,11 @@ static void command(struct hmc *hmc, char *text)
 			hmc_say(hmc, "/fault: %s", wrong->message);
 		g_clear_error(&wrong);
 	} else if (!strcmp(text, "/help")) {
-		char *help = g_strndup(help_text, strlen(help_text) - 1);
+		char **lines = g_strsplit(help_text, "\n", 0);
 
-		hmc_say(hmc, "%s", help);
-		g_free(help);
+		for (char **one = lines; **one; one++)
+			hmc_say(hmc, "%s", *one);
+		g_strfreev(lines);
 	} else if (!strcmp(text, "/quit")) {
 		end(hmc);
 	} else {
@@ -277,7 +278,7 @@ static void console_stop(struct hmc *hmc)
 static enum hmc_verdict console_message(struct hmc *hmc, uint64_t sequence, const void *data, size_t len,
 					GBytes **reply)
 {
-	char *shown = hmc_escape(data, len);
+	char *shown = escape_text(data, len, ESCAPE_ALL);
 	char *text = g_strdup_printf("[%" PRIu64 "] %zu %s: %s", sequence, len, len == 1 ? "byte" : "bytes", shown);
 	enum hmc_verdict verdict = HMC_TAKE;
 
@@ -291,7 +292,7 @@ static enum hmc_verdict console_message(struct hmc *hmc, uint64_t sequence, cons
 		g_free(whole);
 	}
 	g_free(text);
-	g_free(shown);
+	free(shown);
 	return verdict;
 }
 

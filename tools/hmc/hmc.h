@@ -13,12 +13,6 @@
 #include "outbox.h"
 #include "state.h"
 
-enum {
-	EXIT_USAGE = 2,
-	EXIT_STATE_IN_USE = 4,
-	EXIT_NO_MESSAGE = 6,
-};
-
 struct hmc;
 
 struct hmc_command {
@@ -57,6 +51,7 @@ struct hmc {
 	uint64_t count;			/* 0: without end */
 	const char *dir;
 	int timeout_ms;			/* -1: without end */
+	size_t message_size;
 	char **arguments;
 };
 
@@ -74,12 +69,13 @@ extern struct hmc_cli {
 	char *count;
 	char *dir;
 	char *timeout;
+	char *message_size;
 	char **rest;
 } cli;
 
 #define TIMEOUT_OPTION(text) { "timeout", 't', 0, G_OPTION_ARG_STRING, &cli.timeout, text, "SECONDS" }
 
-/* Tell the user one line. */
+/* Tell the user one line. It is escaped: names and texts of the partition may be in it as they are. */
 void hmc_say(struct hmc *hmc, const char *format, ...) G_GNUC_PRINTF(2, 3);
 
 /* End the program in order, from the main loop. The first status other than 0 is kept. */
@@ -95,8 +91,7 @@ void hmc_clear_progress(struct hmc *hmc);
  * false.
  */
 bool hmc_write_out(struct hmc *hmc, const void *data, size_t len);
-
-/* Text that is safe to show: bytes that are no printable UTF-8 and backslashes are written as in C. For g_free(). */
-char *hmc_escape(const void *data, size_t len);
+/* The same for a message of the partition, see write_message(). */
+bool hmc_write_message(struct hmc *hmc, const void *data, size_t len);
 
 #endif

@@ -14,8 +14,9 @@
 
 #define DEFAULT_ADDRESS "hmc1.sock"
 
-/* How long the other side may take to read our last frames. */
+/* How long the other side may take to read our last frames, and after a signal, which is answered within a second. */
 #define FINISH_MS 2000
+#define FINISH_SIGNAL_MS 400
 
 const char program_name[] = "hvpipe-hmc";
 
@@ -30,19 +31,21 @@ void hmc_clear_progress(struct hmc *hmc)
 
 void hmc_say(struct hmc *hmc, const char *format, ...)
 {
-	char *text;
+	char *text, *line;
 	va_list args;
 
 	va_start(args, format);
 	text = g_strdup_vprintf(format, args);
 	va_end(args);
-	if (hmc->command->say) {
-		hmc->command->say(hmc, text);
+	line = escape_text(text, strlen(text), ESCAPE_LINE);
+	g_free(text);
+	if (line && hmc->command->say) {
+		hmc->command->say(hmc, line);
 	} else {
 		hmc_clear_progress(hmc);
-		report("%s", text);
+		report("%s", line ? line : "no memory for a message");
 	}
-	g_free(text);
+	free(line);
 }
 
 void hmc_quit(struct hmc *hmc, int status)
@@ -52,44 +55,32 @@ void hmc_quit(struct hmc *hmc, int status)
 	g_main_loop_quit(hmc->loop);
 }
 
-bool hmc_write_out(struct hmc *hmc, const void *data, size_t len)
+static bool end_write(struct hmc *hmc, bool written)
 {
-	hmc_clear_progress(hmc);
 	/* Pipes and terminals cannot be synced, and need no sync. */
-	if (write_all(STDOUT_FILENO, data, len) &&
+	if (written &&
 	    (!hmc->state_path || !fsync(STDOUT_FILENO) || errno == EINVAL || errno == EROFS || errno == ENOTSUP))
 		return true;
+	if (errno == EINTR && stop_signal()) {
+		/* The signal itself ends the program. */
+		hmc_say(hmc, "standard output: nobody reads it; the last message was not acknowledged");
+		return false;
+	}
 	hmc_say(hmc, "standard output: %s; the last message was not acknowledged", g_strerror(errno));
 	hmc_quit(hmc, EXIT_FAILURE);
 	return false;
 }
 
-char *hmc_escape(const void *data, size_t len)
+bool hmc_write_out(struct hmc *hmc, const void *data, size_t len)
 {
-	GString *out = g_string_sized_new(len + 16);
-	const char *p = data, *end = p + len;
+	hmc_clear_progress(hmc);
+	return end_write(hmc, write_all(STDOUT_FILENO, data, len));
+}
 
-	while (p < end) {
-		gunichar c = g_utf8_get_char_validated(p, end - p);
-
-		if (*p == '\\') {
-			g_string_append(out, "\\\\");
-			p++;
-		} else if (*p == '\n') {
-			g_string_append(out, "\\n");
-			p++;
-		} else if (*p == '\t') {
-			g_string_append(out, "\\t");
-			p++;
-		} else if (*p && c != (gunichar)-1 && c != (gunichar)-2 && g_unichar_isprint(c)) {
-			g_string_append_unichar(out, c);
-			p = g_utf8_next_char(p);
-		} else {
-			g_string_append_printf(out, "\\x%02x", (unsigned char)*p);
-			p++;
-		}
-	}
-	return g_string_free(out, FALSE);
+bool hmc_write_message(struct hmc *hmc, const void *data, size_t len)
+{
+	hmc_clear_progress(hmc);
+	return end_write(hmc, write_message(data, len));
 }
 
 /* "; 3 messages were not acknowledged, ...", or an empty text. */
@@ -115,7 +106,8 @@ static gboolean on_timeout(gpointer user)
 		pending);
 	g_free(pending);
 	hmc_quit(hmc, EXIT_NO_MESSAGE);
-	return G_SOURCE_CONTINUE;
+	/* Once: the link still runs the main context while it ends. */
+	return G_SOURCE_REMOVE;
 }
 
 void hmc_restart_timeout(struct hmc *hmc, const char *awaited)
@@ -222,10 +214,9 @@ static const GOptionEntry rest_option[] = {
 static const struct hmc_command *const commands[] = { &hmc_console, &hmc_send, &hmc_recv, &hmc_echo };
 
 static const char exit_statuses[] =
-	"Exit status: 0 done; 1 failed; 2 wrong usage; 4 the state file is used by another process;\n"
-	"6 nothing came within -t SECONDS; 130 or 143 ended by SIGINT or SIGTERM before send, recv -n\n"
-	"or the console's lines were done (echo, recv without -n and a console with nothing\n"
-	"unacknowledged end with 0 then).";
+	"Exit status: 0 done; 1 failed; 2 wrong usage; 6 nothing came within -t SECONDS; 8 another process uses\n"
+	"the state file; 130 or 143 ended by SIGINT or SIGTERM before send, recv -n or the console's lines were\n"
+	"done (echo, recv without -n and a console with nothing unacknowledged end with 0 then).";
 
 /* All of -c: it may stand before the command and behind it, and each parse makes an array of its own. */
 static GPtrArray *addresses;
@@ -308,6 +299,8 @@ static void apply_options(struct hmc *hmc)
 	hmc->dir = cli.dir;
 	hmc->arguments = cli.rest ? cli.rest : none;
 	hmc->count = cli.count ? parse_count(cli.count) : 0;
+	hmc->message_size = cli.message_size ? parse_message_size(cli.message_size, FILE_MESSAGE_MAX) :
+			    FILE_MESSAGE_DEFAULT;
 	hmc->timeout_ms = cli.timeout ? parse_timeout_ms(cli.timeout) : -1;
 }
 
@@ -317,17 +310,22 @@ int main(int argc, char **argv)
 	GError *error = NULL;
 
 	setlocale(LC_CTYPE, "");
-	open_standard_files();
+	begin_program();
 	addresses = g_ptr_array_new_with_free_func(g_free);
 	g_set_prgname("hvpipe-hmc");
 	parse_common(&argc, &argv);
 	if (argc < 2)
-		usage_error("which command? console, send, recv or echo");
+		usage_error("which command? console, send, recv, echo or help");
+	if (!strcmp(argv[1], "help")) {
+		argc = 2;
+		argv[1] = "--help";
+		parse_common(&argc, &argv);
+	}
 	for (size_t i = 0; i < G_N_ELEMENTS(commands); i++)
 		if (!strcmp(argv[1], commands[i]->name))
 			hmc.command = commands[i];
 	if (!hmc.command)
-		usage_error("no command '%s': console, send, recv or echo", argv[1]);
+		usage_error("no command '%s': console, send, recv, echo or help", argv[1]);
 	argc--;
 	argv++;
 	parse_command(hmc.command, &argc, &argv);
@@ -355,7 +353,7 @@ int main(int argc, char **argv)
 	if (cli.fault && !hmc_link_set_faults(hmc.link, cli.fault, &error))
 		usage_error("--fault: %s", error->message);
 	hmc.loop = g_main_loop_new(NULL, FALSE);
-	hmc.outbox = hmc_outbox_new(hmc.link, hmc.state, on_done, &hmc);
+	hmc.outbox = hmc_outbox_new(hmc.link, hmc.state, hmc.message_size, on_done, &hmc);
 	g_unix_fd_add(catch_stop(), G_IO_IN, on_stop, &hmc);
 	signal(SIGPIPE, SIG_IGN);
 	if (hmc.command->start(&hmc)) {
@@ -363,7 +361,7 @@ int main(int argc, char **argv)
 		g_main_loop_run(hmc.loop);
 	}
 
-	hmc_link_finish(hmc.link, FINISH_MS);
+	hmc_link_finish(hmc.link, stop_signal() ? FINISH_SIGNAL_MS : FINISH_MS);
 	hmc_stop_source(&hmc.timeout);
 	if (hmc.command->stop)
 		hmc.command->stop(&hmc);

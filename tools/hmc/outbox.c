@@ -36,6 +36,7 @@ struct item {
 struct hmc_outbox {
 	struct hmc_link *link;
 	const struct hmc_state *state;
+	size_t message_size;
 	hmc_outbox_done done;
 	void *user;
 	GQueue items;
@@ -78,7 +79,8 @@ static char *open_raw(struct item *item)
 {
 	struct stat st;
 
-	item->fd = strcmp(item->name, "-") ? open(item->name, O_RDONLY | O_CLOEXEC) : STDIN_FILENO;
+	/* O_NONBLOCK: a FIFO without a writer must not stop the main loop. */
+	item->fd = strcmp(item->name, "-") ? open(item->name, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : STDIN_FILENO;
 	if (item->fd < 0)
 		return g_strdup_printf("%s: %s", item->name, g_strerror(errno));
 	item->open = true;
@@ -89,13 +91,13 @@ static char *open_raw(struct item *item)
 	return NULL;
 }
 
-static char *open_item(struct item *item)
+static char *open_item(const struct hmc_outbox *outbox, struct item *item)
 {
 	struct file_message_error error;
 
 	if (item->kind == HMC_OUTBOX_RAW)
 		return open_raw(item);
-	if (file_sender_open(&item->file, item->name, &error))
+	if (file_sender_open(&item->file, item->name, outbox->message_size, &error))
 		return g_strdup(error.text);
 	item->open = true;
 	item->size = item->file.size;
@@ -126,7 +128,7 @@ enum next { NEXT_MESSAGE, NEXT_END, NEXT_LATER, NEXT_ERROR };
 /* Fill item->data with the next message of a raw file. */
 static enum next next_raw(struct hmc_outbox *outbox, struct item *item, char **error)
 {
-	while (!item->eof && item->len < sizeof(item->data)) {
+	while (!item->eof && item->len < outbox->message_size) {
 		ssize_t n;
 
 		if (item->waits && !item->ready) {
@@ -138,7 +140,7 @@ static enum next next_raw(struct hmc_outbox *outbox, struct item *item, char **e
 			return NEXT_LATER;
 		}
 		item->ready = false;
-		n = read(item->fd, item->data + item->len, sizeof(item->data) - item->len);
+		n = read(item->fd, item->data + item->len, outbox->message_size - item->len);
 		if (n < 0 && (errno == EINTR || errno == EAGAIN))
 			continue;
 		if (n < 0) {
@@ -178,7 +180,7 @@ static enum next next_message(struct hmc_outbox *outbox, struct item *item, char
 	if (!item->name)
 		return item->messages ? NEXT_END : NEXT_MESSAGE;
 	if (!item->open) {
-		*error = open_item(item);
+		*error = open_item(outbox, item);
 		if (*error)
 			return NEXT_ERROR;
 	}
@@ -246,13 +248,14 @@ static void pump_soon(struct hmc_outbox *outbox)
 	g_source_attach(outbox->pump, NULL);
 }
 
-struct hmc_outbox *hmc_outbox_new(struct hmc_link *link, const struct hmc_state *state, hmc_outbox_done done,
-				  void *user)
+struct hmc_outbox *hmc_outbox_new(struct hmc_link *link, const struct hmc_state *state, size_t message_size,
+				  hmc_outbox_done done, void *user)
 {
 	struct hmc_outbox *outbox = g_new0(struct hmc_outbox, 1);
 
 	outbox->link = link;
 	outbox->state = state;
+	outbox->message_size = message_size;
 	outbox->done = done;
 	outbox->user = user;
 	g_queue_init(&outbox->items);
@@ -267,14 +270,14 @@ void hmc_outbox_free(struct hmc_outbox *outbox)
 	g_free(outbox);
 }
 
-char *hmc_outbox_check(const char *path, enum hmc_outbox_kind kind)
+char *hmc_outbox_check(const struct hmc_outbox *outbox, const char *path, enum hmc_outbox_kind kind)
 {
 	struct file_message_error error;
 	struct file_sender file;
 	struct stat st;
 
 	if (kind == HMC_OUTBOX_FILE) {
-		if (file_sender_open(&file, path, &error))
+		if (file_sender_open(&file, path, outbox->message_size, &error))
 			return g_strdup(error.text);
 		file_sender_close(&file);
 		return NULL;

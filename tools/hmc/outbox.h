@@ -15,7 +15,7 @@
 #define HMC_OUTBOX_WINDOW 256
 
 enum hmc_outbox_kind {
-	HMC_OUTBOX_RAW,		/* a file's bytes, 4088 a message; "-" is standard input */
+	HMC_OUTBOX_RAW,		/* a file's bytes; "-" is standard input */
 	HMC_OUTBOX_FILE,	/* file messages */
 };
 
@@ -27,12 +27,13 @@ struct hmc_outbox;
  */
 typedef void (*hmc_outbox_done)(void *user, const char *name, uint64_t messages, uint64_t bytes, const char *error);
 
-struct hmc_outbox *hmc_outbox_new(struct hmc_link *link, const struct hmc_state *state, hmc_outbox_done done,
-				  void *user);
+/* @message_size: bytes of each message of a file, FILE_MESSAGE_MAX at most. */
+struct hmc_outbox *hmc_outbox_new(struct hmc_link *link, const struct hmc_state *state, size_t message_size,
+				  hmc_outbox_done done, void *user);
 void hmc_outbox_free(struct hmc_outbox *outbox);
 
 /* Find out if this path can be sent, without sending. Returns NULL, or the error's text for g_free(). */
-char *hmc_outbox_check(const char *path, enum hmc_outbox_kind kind);
+char *hmc_outbox_check(const struct hmc_outbox *outbox, const char *path, enum hmc_outbox_kind kind);
 
 void hmc_outbox_add_path(struct hmc_outbox *outbox, const char *path, enum hmc_outbox_kind kind);
 /* One message of 1 to 4088 bytes. */

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Replies of echo that the partition has not received. Beyond them echo refuses messages. */
@@ -39,14 +40,16 @@ static bool recv_is_done(struct hmc *hmc)
 static enum hmc_verdict recv_file(struct hmc *hmc, uint64_t sequence, const void *data, size_t len)
 {
 	struct file_message_error error;
-	char *line;
+	char *name, *line;
 	bool ok;
 
 	switch (file_receiver_take(&receiver, data, len, &error)) {
 	case FILE_RECEIVER_COMPLETE:
 		if (error.text[0])
 			hmc_say(hmc, "%s", error.text);
-		line = g_strdup_printf("%s\n", receiver.name);
+		name = escape_text(receiver.name, strlen(receiver.name), ESCAPE_ALL);
+		line = g_strdup_printf("%s\n", name);
+		free(name);
 		ok = hmc_write_out(hmc, line, strlen(line));
 		g_free(line);
 		if (!ok)
@@ -79,7 +82,7 @@ static enum hmc_verdict recv_message(struct hmc *hmc, uint64_t sequence, const v
 	if (hmc->dir) {
 		verdict = recv_file(hmc, sequence, data, len);
 	} else {
-		verdict = hmc_write_out(hmc, data, len) ? HMC_TAKE : HMC_LEAVE;
+		verdict = hmc_write_message(hmc, data, len) ? HMC_TAKE : HMC_LEAVE;
 		received++;
 	}
 	if (verdict == HMC_LEAVE)

@@ -91,7 +91,8 @@ static bool send_start(struct hmc *hmc)
 		hmc->arguments = standard_input;
 	}
 	for (char **path = hmc->arguments; *path; path++) {
-		char *error = hmc_outbox_check(*path, hmc->file ? HMC_OUTBOX_FILE : HMC_OUTBOX_RAW);
+		char *error = hmc_outbox_check(hmc->outbox, *path,
+					       hmc->file ? HMC_OUTBOX_FILE : HMC_OUTBOX_RAW);
 
 		if (error) {
 			report("%s; nothing was sent", error);
@@ -137,7 +138,9 @@ static void send_done(struct hmc *hmc, const char *name, uint64_t messages, uint
 			messages == 1 ? "message" : "messages");
 	if (hmc->reply) {
 		session.reply_wanted = true;
-		session.reply_name = g_strdup(name);
+		/* Standard input alone needs no name. */
+		session.reply_name = strcmp(name, "-") ? g_strdup(name) :
+				     hmc->arguments[1] ? g_strdup("standard input") : NULL;
 		hmc_restart_timeout(hmc, "no message");
 	}
 	end_of_send(hmc);
@@ -157,12 +160,13 @@ static enum hmc_verdict send_message(struct hmc *hmc, uint64_t sequence, const v
 			hmc_link_address(hmc->link), sequence, len);
 		return HMC_REFUSE;
 	}
-	line = g_string_new(session.reply_name);
-	g_string_append(line, ": ");
+	line = g_string_new(NULL);
+	if (session.reply_name)
+		g_string_append_printf(line, "%s: ", session.reply_name);
 	g_string_append_len(line, data, len);
 	if (text[len - 1] != '\n')
 		g_string_append_c(line, '\n');
-	ok = hmc_write_out(hmc, line->str, line->len);
+	ok = hmc_write_message(hmc, line->str, line->len);
 	g_string_free(line, TRUE);
 	if (!ok)
 		return HMC_LEAVE;
@@ -183,6 +187,8 @@ static const GOptionEntry send_options[] = {
 	  "As file messages, with name and size, for `recv -d` over there", NULL },
 	{ "reply", 'r', 0, G_OPTION_ARG_NONE, &cli.reply,
 	  "Wait for one message after each FILE and print `NAME: reply`", NULL },
+	{ "message-size", 'm', 0, G_OPTION_ARG_STRING, &cli.message_size,
+	  "Bytes of each message; default 4048, which every kernel receives, at most 4088", "BYTES" },
 	TIMEOUT_OPTION("End with status 6 when nothing is acknowledged, or no reply comes, for so long"),
 	G_OPTION_ENTRY_NULL
 };
@@ -191,7 +197,7 @@ const struct hmc_command hmc_send = {
 	.name = "send",
 	.arguments = "[FILE…]",
 	.summary = "send each FILE, or standard input (-)",
-	.description = "Send each FILE, or standard input (also -). More than 4088 bytes go as consecutive messages.\n"
+	.description = "Send each FILE, or standard input (also -). More than 4048 bytes go as consecutive messages.\n"
 		       "Ends when the partition has received all. Messages that come meanwhile are refused,\n"
 		       "but for the replies of --reply.",
 	.options = send_options,

@@ -311,7 +311,7 @@ static void send_ends_when_all_was_acknowledged(void **context)
 
 static void send_cuts_big_files_into_whole_messages(void **context)
 {
-	char *big = g_strnfill(10000, 'b'), *chunk = g_strnfill(4088, 'b'), *rest = g_strnfill(10000 - 2 * 4088, 'b');
+	char *big = g_strnfill(10000, 'b'), *chunk = g_strnfill(4048, 'b'), *rest = g_strnfill(10000 - 2 * 4048, 'b');
 
 	write_file("big", big);
 	start("send", in_dir("big"));
@@ -329,7 +329,7 @@ static void send_cuts_big_files_into_whole_messages(void **context)
 
 static void send_keeps_within_its_window(void **context)
 {
-	char *big = g_strnfill(400 * 4088, 'b');
+	char *big = g_strnfill(400 * 4048, 'b');
 	char payload[HVPIPE_LINK_MAX_PAYLOAD + 1];
 	struct timeval soon = { .tv_usec = 200000 };
 	HvpipeLinkHeader header;
@@ -490,6 +490,136 @@ static void recv_t_ends_with_status_6(void **context)
 	come_up();
 	expect_exit(6);
 	expect_words(err, "no message for 0.2 seconds");
+}
+
+static void recv_t_reports_once(void **context)
+{
+	char *path = g_strdup_printf("hvpipe-hmc: %s: no message for 0 seconds\n", in_dir("socket"));
+
+	start("recv", "-t", "0");
+	expect_exit(6);
+	expect_text(err, path);
+	g_free(path);
+}
+
+/* No name stops the next file, and nothing of a name reaches the terminal as it is. */
+static void recv_d_survives_poisonous_names(void **context)
+{
+	static const char *const names[] = { "dir", ".", "..", ".bashrc", ".x.part", "a/b", "/\x1b[2J", "a\x1b[2J",
+					     "a\xc2\x9b" "2J", "\x1b]0;title\x07/x" };
+	char *said;
+
+	assert_int_equal(mkdir(in_dir("dir"), 0700), 0);
+	start("recv", "-n", "2", "-d", dir);
+	come_up();
+	for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
+		char *message = g_strdup_printf("FILE 1 0 %s\nx", names[i]);
+
+		peer_frame(HVPIPE_LINK_MESSAGE, 1, message);
+		expect_frame(HVPIPE_LINK_NACK, 1, NULL);
+		g_free(message);
+	}
+	peer_frame(HVPIPE_LINK_MESSAGE, 1, "FILE 1 0 good\nx");
+	expect_frame(HVPIPE_LINK_ACK, 1, NULL);
+	/* Latin-1: a name like others, but no text. */
+	peer_frame(HVPIPE_LINK_MESSAGE, 2, "FILE 1 0 \x9b" "2J\nx");
+	expect_frame(HVPIPE_LINK_ACK, 2, NULL);
+	expect_end();
+	expect_exit(1);
+	expect_text(out, "good\n\\x9b2J\n");
+	said = read_all(err);
+	for (const char *c = said; *c; c++)
+		assert_true(*c == '\n' || (*c >= ' ' && *c < 0x7f));
+	g_free(said);
+}
+
+static void a_reply_is_escaped_on_a_terminal(void **context)
+{
+	int terminal;
+
+	write_file("a", "question");
+	fflush(NULL);
+	pid = forkpty(&terminal, NULL, NULL, NULL);
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		execl(program, program, "-c", in_dir("socket"), "send", "--reply", in_dir("a"), (char *)NULL);
+		_exit(127);
+	}
+	in = terminal;
+	come_up();
+	expect_frame(HVPIPE_LINK_MESSAGE, 1, "question");
+	peer_frame(HVPIPE_LINK_ACK, 1, NULL);
+	peer_frame(HVPIPE_LINK_MESSAGE, 1, "\x1b[2J\xc2\x9b" "2J answer");
+	expect_frame(HVPIPE_LINK_ACK, 1, NULL);
+	wait_for_words(terminal, "a: \\x1b[2J\\xc2\\x9b2J answer\r\n");
+	expect_exit(0);
+}
+
+/* Nobody reads the output: a signal ends the program within a second, and the message stays with the hypervisor. */
+static void signals_end_a_blocked_recv(void **context)
+{
+	char *big = g_strnfill(4000, 'b'), payload[HVPIPE_LINK_MAX_PAYLOAD + 1];
+	struct timeval soon = { .tv_usec = 300000 };
+	HvpipeLinkHeader header;
+	uint64_t acknowledged = 0;
+	gint64 began;
+
+	start("recv");
+	come_up();
+	for (int i = 1; i <= 50; i++)
+		peer_frame(HVPIPE_LINK_MESSAGE, i, big);
+	setsockopt(peer, SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof(soon));
+	while (try_frame(&header, payload))
+		acknowledged = header.sequence;
+	assert_true(acknowledged > 0 && acknowledged < 50);
+	began = g_get_monotonic_time();
+	kill(pid, SIGINT);
+	expect_exit(0);
+	assert_true(g_get_monotonic_time() - began < 1000000);
+	expect_words(err, "nobody reads it; the last message was not acknowledged");
+	g_free(big);
+}
+
+static void a_fifo_without_writer_does_not_block(void **context)
+{
+	gint64 began;
+	int fd;
+
+	assert_int_equal(mkfifo(in_dir("fifo"), 0600), 0);
+	start("send", in_dir("fifo"));
+	come_up();
+	began = g_get_monotonic_time();
+	kill(pid, SIGINT);
+	expect_exit(130);
+	assert_true(g_get_monotonic_time() - began < 1000000);
+
+	start("send", in_dir("fifo"));
+	come_up();
+	fd = open(in_dir("fifo"), O_WRONLY | O_CLOEXEC);
+	assert_int_equal(write(fd, "hello", 5), 5);
+	close(fd);
+	expect_frame(HVPIPE_LINK_MESSAGE, 1, "hello");
+	peer_frame(HVPIPE_LINK_ACK, 1, NULL);
+	expect_exit(0);
+}
+
+static void what_is_no_socket_ends_it(void **context)
+{
+	start_argv((const char *const[]) { program, "-c", "/etc/passwd", "recv", NULL });
+	expect_exit(1);
+	expect_text(err, "hvpipe-hmc: /etc/passwd: not a socket\n");
+}
+
+static void full_output_is_status_1(void **context)
+{
+	for (const char *const *word = (const char *const[]) { "--help", "help", "-V", NULL }; *word; word++) {
+		char *command = g_strdup_printf("%s %s >/dev/full 2>&1", program, *word);
+		int status = system(command);
+
+		assert_true(WIFEXITED(status));
+		assert_int_equal(WEXITSTATUS(status), 1);
+		g_free(command);
+	}
 }
 
 /*
@@ -726,7 +856,7 @@ static void places_may_be_named_before_and_behind_the_command(void **context)
 	expect_words(err, "'host:99999'");
 }
 
-static void a_state_file_in_use_is_status_4(void **context)
+static void a_state_file_in_use_is_status_8(void **context)
 {
 	pid_t first;
 
@@ -734,7 +864,7 @@ static void a_state_file_in_use_is_status_4(void **context)
 	come_up();
 	first = pid;
 	start("--state", in_dir("state"), "recv");
-	expect_exit(4);
+	expect_exit(8);
 	expect_words(err, "in use by another hvpipe-hmc");
 	pid = first;
 }
@@ -806,6 +936,13 @@ int main(int argc, char **argv)
 		TEST(recv_does_not_acknowledge_what_it_cannot_write),
 		TEST(recv_d_stores_files_and_refuses_the_rest),
 		TEST(recv_t_ends_with_status_6),
+		TEST(recv_t_reports_once),
+		TEST(recv_d_survives_poisonous_names),
+		TEST(a_reply_is_escaped_on_a_terminal),
+		TEST(signals_end_a_blocked_recv),
+		TEST(a_fifo_without_writer_does_not_block),
+		TEST(what_is_no_socket_ends_it),
+		TEST(full_output_is_status_1),
 		TEST(echo_answers_exactly_once_through_kill_9),
 		TEST(console_sends_lines_and_shows_messages),
 		TEST(console_does_wrong_when_told_to),
@@ -814,7 +951,7 @@ int main(int argc, char **argv)
 		TEST(console_on_a_terminal_edits_lines_and_ends_with_ctrl_d),
 		TEST(signals_end_it_in_order),
 		TEST(places_may_be_named_before_and_behind_the_command),
-		TEST(a_state_file_in_use_is_status_4),
+		TEST(a_state_file_in_use_is_status_8),
 		TEST(wrong_usage_is_status_2_and_names_the_value),
 		TEST(help_and_version_are_status_0),
 		TEST(a_malformed_frame_does_not_end_it),

@@ -10,15 +10,6 @@
 #include "common.h"
 #include "hvpipe.h"
 
-/* hvpipe(1) has the meaning of each. */
-enum {
-	EXIT_USAGE = 2,
-	EXIT_NO_PIPE = 3,
-	EXIT_IN_USE = 4,
-	EXIT_CLOSED = 5,
-	EXIT_NO_MESSAGE = 6,
-};
-
 struct options {
 	uint32_t source;
 	char source_name[32];	/* as it was typed, for messages */

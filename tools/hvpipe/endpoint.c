@@ -27,14 +27,6 @@ void endpoint_catch_stop(void)
 	stop_fd = catch_stop();
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * INT64_C(1000) + ts.tv_nsec / 1000000;
-}
-
 enum wait_result { WAIT_READY, WAIT_TIMEOUT, WAIT_STOP };
 
 /* Wait for events on the handle until the deadline (negative: for ever), or to be told to stop. */

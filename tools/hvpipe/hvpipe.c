@@ -121,7 +121,7 @@ int main(int argc, char **argv)
 {
 	const char *command;
 
-	open_standard_files();
+	begin_program();
 	set_source("hmc1");
 	parse_options(argc, argv, "+s:hV");
 	if (optind == argc) {

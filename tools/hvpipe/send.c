@@ -24,7 +24,7 @@ static void send_file(struct hvpipe *pipe, const char *path)
 	struct file_sender sender;
 	ssize_t len;
 
-	if (file_sender_open(&sender, path, &error))
+	if (file_sender_open(&sender, path, FILE_MESSAGE_DEFAULT, &error))
 		die(EXIT_FAILURE, "%s", error.text);
 	while ((len = file_sender_next(&sender, message, &error)) > 0)
 		send_message(pipe, message, len);
