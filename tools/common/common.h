@@ -23,8 +23,9 @@ enum {
 extern const char program_name[];
 
 /*
- * Text that the other side may have had a part in, with everything replaced that a terminal would not just print: controls,
- * invalid UTF-8, characters that are invisible or change the order of text. For free(); NULL when there is no memory.
+ * Text that the other side may have had a part in, with everything replaced that a terminal would not just print:
+ * controls, invalid UTF-8, characters that are invisible or change the order of text. For free(); NULL when there is no
+ * memory.
  */
 enum escape {
 	ESCAPE_LINE,	/* for a line to read: newlines and tabs are replaced too */
@@ -34,8 +35,8 @@ enum escape {
 char *escape_text(const void *data, size_t len, enum escape mode);
 
 /*
- * One line on standard error, escaped. The same line again within REPORT_QUIET_MS is only counted: the count is shown with
- * the next line, or at the end.
+ * One line on standard error, escaped. The same line again within REPORT_QUIET_MS is only counted: the count is shown
+ * with the next line, or at the end.
  */
 #define REPORT_QUIET_MS 10000
 void report(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -69,7 +70,9 @@ int64_t now_ms(void);
  */
 bool write_all(int fd, const void *data, size_t len);
 
-/* Write to standard output a message of the other side: as it is, but on a terminal escaped and as a line of its own. */
+/*
+ * Write to standard output a message of the other side: as it is, but on a terminal escaped and as a line of its own.
+ */
 bool write_message(const void *data, size_t len);
 
 /* A number from @min to @max and nothing else: no sign, no space. @base as for strtoull(). */

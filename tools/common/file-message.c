@@ -220,8 +220,8 @@ static void drop_part(struct file_receiver *receiver)
 /* True if the error is due to the file's name: another file may well be stored. */
 static bool is_of_name(int err)
 {
-	return err == EEXIST || err == EISDIR || err == ENOTEMPTY || err == ELOOP || err == ENAMETOOLONG || err == EILSEQ ||
-	       err == EINVAL;
+	return err == EEXIST || err == EISDIR || err == ENOTEMPTY || err == ELOOP || err == ENAMETOOLONG ||
+	       err == EILSEQ || err == EINVAL;
 }
 
 /*

@@ -8,9 +8,9 @@
  *	bytes of the file from OFFSET on
  *
  * SIZE is the size of the whole file and OFFSET the place of this chunk, both in bytes, decimal, without leading zeros.
- * NAME is the rest of the line: 1 to 249 bytes, no '/', no control characters, no dot at the begin. Chunks come in order
- * and without gaps, and none is empty; the one that ends at SIZE is the last. A file of SIZE 0 is one message without
- * bytes.
+ * NAME is the rest of the line: 1 to 249 bytes, no '/', no control characters, no dot at the begin. Chunks come in
+ * order and without gaps, and none is empty; the one that ends at SIZE is the last. A file of SIZE 0 is one message
+ * without bytes.
  *
  * Functions that fail put one line without a newline into `error`; it names the thing and the value.
  */

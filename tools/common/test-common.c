@@ -41,8 +41,10 @@ static void escapes_what_a_terminal_obeys(void **state)
 	assert_escaped("a\\b", ESCAPE_LINE, "a\\b");
 	assert_escaped("a\\b", ESCAPE_ALL, "a\\\\b");
 	/* right-to-left override, line separator, zero width space, byte order mark, a tag, private use */
-	assert_escaped("\xe2\x80\xae\xe2\x80\xa8\xe2\x80\x8b\xef\xbb\xbf\xf3\xa0\x80\xa0\xee\x80\x80", ESCAPE_LINE,
-		       "\\xe2\\x80\\xae\\xe2\\x80\\xa8\\xe2\\x80\\x8b\\xef\\xbb\\xbf\\xf3\\xa0\\x80\\xa0\\xee\\x80\\x80");
+	assert_escaped("\xe2\x80\xae\xe2\x80\xa8\xe2\x80\x8b", ESCAPE_LINE,
+		       "\\xe2\\x80\\xae\\xe2\\x80\\xa8\\xe2\\x80\\x8b");
+	assert_escaped("\xef\xbb\xbf\xf3\xa0\x80\xa0\xee\x80\x80", ESCAPE_LINE,
+		       "\\xef\\xbb\\xbf\\xf3\\xa0\\x80\\xa0\\xee\\x80\\x80");
 	escaped = escape_text("a\0b", 3, ESCAPE_LINE);
 	assert_string_equal(escaped, "a\\x00b");
 	free(escaped);

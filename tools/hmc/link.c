@@ -201,16 +201,16 @@ static void try_again(struct hmc_link *link)
 static void fail(struct hmc_link *link, GError *error);
 
 /*
- * The other side closed the connection in place of a STATE. A hypervisor does so when it refuses our STATE; one that is just
- * starting or ending may do so too.
+ * The other side closed the connection in place of a STATE. A hypervisor does so when it refuses our STATE; one that is
+ * just starting or ending may do so too.
  */
 static void refused(struct hmc_link *link, const char *why)
 {
 	GError *error = NULL;
-	char *text = g_strdup_printf("%s: the hypervisor closed the connection in place of an answer (%s): it refuses session %016"
-				     PRIx64 " with %" PRIu64 " messages taken, or it is no source's socket; its own log has the "
-				     "reason", hmc_link_address(link), why, hmc_state_session(link->state),
-				     hmc_state_taken(link->state));
+	char *text = g_strdup_printf("%s: the hypervisor closed the connection in place of an answer (%s): it refuses "
+				     "session %016" PRIx64 " with %" PRIu64 " messages taken, or it is no source's "
+				     "socket; its own log has the reason", hmc_link_address(link), why,
+				     hmc_state_session(link->state), hmc_state_taken(link->state));
 
 	if (++link->refusals >= REFUSALS_MAX) {
 		g_set_error(&error, G_IO_ERROR, G_IO_ERROR_CONNECTION_REFUSED, "%s; given up after %u times", text,
@@ -686,7 +686,8 @@ static bool is_permanent(const struct endpoint *endpoint, const GError *error)
 	if (g_error_matches(error, G_IO_ERROR, G_IO_ERROR_PERMISSION_DENIED))
 		return true;
 	return G_IS_UNIX_SOCKET_ADDRESS(endpoint->target) &&
-	       !stat(g_unix_socket_address_get_path(G_UNIX_SOCKET_ADDRESS(endpoint->target)), &st) && !S_ISSOCK(st.st_mode);
+	       !stat(g_unix_socket_address_get_path(G_UNIX_SOCKET_ADDRESS(endpoint->target)), &st) &&
+	       !S_ISSOCK(st.st_mode);
 }
 
 static void on_connected(GObject *client, GAsyncResult *result, gpointer user)
@@ -709,8 +710,8 @@ static void on_connected(GObject *client, GAsyncResult *result, gpointer user)
 		if (g_error_matches(error, G_IO_ERROR, G_IO_ERROR_PERMISSION_DENIED))
 			g_prefix_error(&error, "%s: ", hmc_link_address(link));
 		else
-			g_clear_error(&error), error = g_error_new(G_IO_ERROR, G_IO_ERROR_NOT_REGULAR_FILE,
-								   "%s: not a socket", hmc_link_address(link));
+			error->message = (g_free(error->message),
+					  g_strdup_printf("%s: not a socket", hmc_link_address(link)));
 		fail(link, error);
 		return;
 	}

@@ -206,8 +206,9 @@ static bool sync_directory(const char *path, GError **error)
 }
 
 /*
- * Make the new file and lock it. What stands under its name is never written to: it may be a link that somebody planted, or
- * have another mode. Left over by an earlier process it is removed, unless its lock shows that the process still lives.
+ * Make the new file and lock it. What stands under its name is never written to: it may be a link that somebody
+ * planted, or have another mode. Left over by an earlier process it is removed, unless its lock shows that the process
+ * still lives.
  */
 static int make_new(const char *path, GError **error)
 {
@@ -215,7 +216,8 @@ static int make_new(const char *path, GError **error)
 	bool in_use;
 
 	if (old < 0 && errno != ENOENT) {
-		g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno), "%s: %s; it is in the way of the new state file, "
+		g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno),
+			    "%s: %s; it is in the way of the new state file, "
 			    "remove it", path, errno == ELOOP ? "a symbolic link" : g_strerror(errno));
 		return -1;
 	}

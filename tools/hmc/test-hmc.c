@@ -506,7 +506,7 @@ static void recv_t_reports_once(void **context)
 static void recv_d_survives_poisonous_names(void **context)
 {
 	static const char *const names[] = { "dir", ".", "..", ".bashrc", ".x.part", "a/b", "/\x1b[2J", "a\x1b[2J",
-					     "a\xc2\x9b" "2J", "\x1b]0;title\x07/x" };
+					     "a\xc2\x9bK", "\x1b]0;title\x07/x" };
 	char *said;
 
 	assert_int_equal(mkdir(in_dir("dir"), 0700), 0);

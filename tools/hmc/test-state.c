@@ -21,8 +21,8 @@ static char *path;
 static int setup(void **context)
 {
 	dir = g_dir_make_tmp("test-hvpipe-hmc-state-XXXXXX", NULL);
-	path = g_strconcat(dir, "/state", NULL);
-	return dir ? 0 : -1;
+	path = dir ? g_strconcat(dir, "/state", NULL) : NULL;
+	return path ? 0 : -1;
 }
 
 static int teardown(void **context)

@@ -10,15 +10,26 @@
 #include "common.h"
 #include "hvpipe.h"
 
+/* For doctor only: there are warnings, and no errors. */
+#define EXIT_WARNING 9
+
 struct options {
 	uint32_t source;
 	char source_name[32];	/* as it was typed, for messages */
+	bool source_given;
 	bool file;
 	bool reply;
+	bool json;
 	const char *dir;
 	const char *exec;
+	const char *on_failure;	/* reply when the command fails; NULL: none */
+	const char *report;	/* file for the report of doctor */
+	const char *root;	/* doctor looks below this directory */
 	uint64_t count;		/* 0: without end */
 	int timeout_ms;		/* -1: without end */
+	int command_timeout_ms;	/* 0: without end */
+	int retry_ms;		/* how long to try a message again that is in doubt; 0: not at all */
+	size_t message_size;
 };
 
 extern struct options options;
@@ -28,13 +39,17 @@ int run_send(int argc, char **argv);
 int run_recv(void);
 int run_listen(void);
 int run_status(void);
+int run_doctor(void);
 
 /*
- * The source that the options name (endpoint.c). A function that fails has reported why.
+ * The source that the options name (endpoint.c).
  */
 
 /* The first signal ends the commands that wait from now on. */
 void endpoint_catch_stop(void);
+
+/* From now on receive only while somebody reads standard output. */
+void endpoint_watch_reader(void);
 
 /* Exits when it cannot be opened. */
 struct hvpipe *endpoint_open(void);
@@ -42,19 +57,23 @@ struct hvpipe *endpoint_open(void);
 /**
  * endpoint_send() - Send one message.
  *
- * Waits while the partition is suspended, and gives a source that was there before time to come back.
+ * A message that is in doubt, as the partition was suspended or the connection to the source was lost, is sent again until
+ * the time of --retry is over, and may arrive twice then.
  *
- * Return: 0, or -1 with errno; EINTR when a signal ended the wait.
+ * Return: the exit status, after a report; 0 when the source has taken the message.
  */
 int endpoint_send(struct hvpipe *pipe, const void *message, size_t len);
 
 /* Receive one message of up to HVPIPE_MAX_RECEIVE bytes. Exits when there will be none. */
 ssize_t endpoint_receive(struct hvpipe *pipe, void *message);
 
+/* Drop what came until now: it is no reply to what is sent next. */
+void endpoint_discard(struct hvpipe *pipe);
+
 /* Exit because of an errno that says that nothing can go through the pipe at all. */
 void die_no_device(int err) __attribute__((noreturn));
 
-/* Write to standard output, or exit. */
-void write_stdout(const void *data, size_t len);
+/* Why the device cannot be used, for people. */
+const char *no_device_text(int err);
 
 #endif

@@ -5,19 +5,37 @@
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
+#include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-/*
- * How long to retry a send after EPIPE, and how often. hvpipe-hmc looks for the partition after 250 ms, then less
- * often, down to every 5 s.
- */
-#define RETURN_MS 10000
+/* Between two sends of a message in doubt. hvpipe-hmc looks for the partition after 250 ms, then up to every 5 s. */
 #define RETRY_MS 100
 
+/* The driver that Linux ships wakes nobody when a suspend ends: look this often. */
+#define LOOK_MS 100
+
+/* Backoff after a receive that failed, doubled each time. */
+#define BACKOFF_MIN_MS 100
+#define BACKOFF_MAX_MS 5000
+
+/* So many messages are discarded before a send with a reply: a source that never stops must not prevent the send. */
+#define DISCARD_MAX 1000
+
+/*
+ * A reader of standard output that ends after the first lines, as head(1) does, needs a moment for that. So after each of the
+ * first messages it gets some time to read the message, and then some time to end, before the next one is received.
+ */
+#define READER_MESSAGES 10
+#define READER_READ_MS 200
+#define READER_END_MS 30
+
 static int stop_fd = -1;
+static bool reader_watched;
 
 /* Was anything heard of the source: a message, that it took one, or that the connection was lost? */
 static bool source_seen;
@@ -27,14 +45,21 @@ void endpoint_catch_stop(void)
 	stop_fd = catch_stop();
 }
 
-enum wait_result { WAIT_READY, WAIT_TIMEOUT, WAIT_STOP };
+void endpoint_watch_reader(void)
+{
+	signal(SIGPIPE, SIG_IGN);
+	reader_watched = true;
+}
 
-/* Wait for events on the handle until the deadline (negative: for ever), or to be told to stop. */
-static enum wait_result wait_for(struct hvpipe *pipe, short events, int64_t deadline)
+enum wait_result { WAIT_READY, WAIT_TIMEOUT, WAIT_STOP, WAIT_NO_READER };
+
+/* Wait for events of @fd until the deadline (negative: for ever), a signal, or the end of the reader. */
+static enum wait_result wait_fd(int fd, short events, int64_t deadline)
 {
 	struct pollfd pfds[] = {
-		{ .fd = hvpipe_get_fd(pipe), .events = events },
+		{ .fd = fd, .events = events },
 		{ .fd = stop_fd, .events = POLLIN },
+		{ .fd = reader_watched ? STDOUT_FILENO : -1 },
 	};
 
 	for (;;) {
@@ -43,11 +68,13 @@ static enum wait_result wait_for(struct hvpipe *pipe, short events, int64_t dead
 
 		if (deadline >= 0 && left < 0)
 			left = 0;
-		n = poll(pfds, 2, left > INT_MAX ? INT_MAX : (int)left);
+		n = poll(pfds, 3, left > INT_MAX ? INT_MAX : (int)left);
 		if (n < 0 && errno != EINTR)
 			die(EXIT_FAILURE, "poll: %s", strerror(errno));
 		if (n > 0 && pfds[1].revents)
 			return WAIT_STOP;
+		if (n > 0 && pfds[2].revents)
+			return WAIT_NO_READER;
 		if (n > 0)
 			return WAIT_READY;
 		if (n == 0 && deadline >= 0 && now_ms() >= deadline)
@@ -55,47 +82,116 @@ static enum wait_result wait_for(struct hvpipe *pipe, short events, int64_t dead
 	}
 }
 
-static int print_holder(const struct hvpipe_holder *holder, void *data)
+static enum wait_result wait_ms(int ms)
 {
-	if (holder->source == options.source)
-		report("process %d (%s) holds it", (int)holder->pid, holder->command);
-	return 0;
+	return wait_fd(-1, 0, now_ms() + ms);
+}
+
+/* Has the reader taken all that we wrote? Only a pipe can say no. */
+static bool is_read(void)
+{
+	int unread;
+
+	return ioctl(STDOUT_FILENO, FIONREAD, &unread) || !unread;
+}
+
+/* Give the reader time to take the last message, and to end. */
+static enum wait_result wait_for_reader(void)
+{
+	static unsigned int messages;
+	enum wait_result result = WAIT_TIMEOUT;
+	struct stat st;
+
+	if (!reader_watched || !messages++ || messages > READER_MESSAGES || fstat(STDOUT_FILENO, &st) ||
+	    !S_ISFIFO(st.st_mode))
+		return WAIT_READY;
+	for (int64_t deadline = now_ms() + READER_READ_MS; !is_read() && now_ms() < deadline && result == WAIT_TIMEOUT;)
+		result = wait_ms(1);
+	if (result == WAIT_TIMEOUT)
+		result = wait_ms(READER_END_MS);
+	return result == WAIT_TIMEOUT ? WAIT_READY : result;
+}
+
+/* Wait for the end of a suspend. @events end the wait too. */
+static enum wait_result wait_enabled(struct hvpipe *pipe, short events, int64_t deadline)
+{
+	for (;;) {
+		int64_t look = now_ms() + LOOK_MS;
+		bool last = deadline >= 0 && deadline <= look;
+		enum wait_result result = wait_fd(hvpipe_get_fd(pipe), events | POLLOUT, last ? deadline : look);
+
+		if (result != WAIT_TIMEOUT || !hvpipe_wait_enabled(pipe, 0))
+			return result == WAIT_TIMEOUT ? WAIT_READY : result;
+		if (last)
+			return WAIT_TIMEOUT;
+	}
+}
+
+const char *no_device_text(int err)
+{
+	static char text[200];
+	struct stat st;
+
+	switch (err) {
+	case ENOENT:
+	case ENODEV:
+		return "no /dev/papr-hvpipe: the kernel has no papr-hvpipe driver, or the hypervisor no pipe for this partition; "
+		       "`hvpipe doctor` tells which";
+	case ENXIO:
+		return "the pipe is suspended or disabled: try again when the partition's move is over";
+	case EOPNOTSUPP:
+		return "the hypervisor has no pipe for this partition now";
+	case EACCES:
+	case EPERM:
+		if (stat("/dev/papr-hvpipe", &st))
+			return "/dev/papr-hvpipe: permission denied";
+		snprintf(text, sizeof(text), "/dev/papr-hvpipe: permission denied: you need to read and write it, and its owner is "
+			 "user %u, group %u, its mode %04o", st.st_uid, st.st_gid, st.st_mode & 07777);
+		return text;
+	default:
+		snprintf(text, sizeof(text), "/dev/papr-hvpipe: %s", strerror(err));
+		return text;
+	}
 }
 
 void die_no_device(int err)
 {
-	switch (err) {
-	case ENOENT:
-	case ENODEV:
-		die(EXIT_NO_PIPE, "no /dev/papr-hvpipe: the kernel has no papr-hvpipe driver, "
-		    "or the hypervisor no pipe for this partition");
-	case ENXIO:
-		die(EXIT_NO_PIPE, "the pipe is suspended or disabled: try again when the partition's move is over");
-	case EOPNOTSUPP:
-		die(EXIT_NO_PIPE, "the hypervisor has no pipe for this partition now");
-	case EACCES:
-	case EPERM:
-		die(EXIT_FAILURE, "/dev/papr-hvpipe: %s: only root may use the pipe", strerror(err));
-	default:
-		die(EXIT_FAILURE, "/dev/papr-hvpipe: %s", strerror(err));
+	int status = err == ENOENT || err == ENODEV || err == EOPNOTSUPP ? EXIT_NO_PIPE :
+		     err == ENXIO ? EXIT_SUSPENDED : EXIT_FAILURE;
+
+	die(status, "%s", no_device_text(err));
+}
+
+static int print_holder(const struct hvpipe_holder *holder, void *data)
+{
+	bool *found = data;
+
+	/* 0: this driver does not tell the source. */
+	if (holder->source == options.source || !holder->source) {
+		report("process %d (%s) holds %s", (int)holder->pid, holder->command, holder->source ? "it" : "a source");
+		*found = true;
 	}
+	return 0;
 }
 
 struct hvpipe *endpoint_open(void)
 {
 	struct hvpipe *pipe = hvpipe_open(options.source);
+	bool found = false;
 
 	if (pipe)
 		return pipe;
 
 	switch (errno) {
 	case EALREADY:
-		report("%s: in use; only one process can hold a source, see `hvpipe status`", options.source_name);
-		hvpipe_each_holder(print_holder, NULL);
+		report("%s: in use: only one process can hold a source", options.source_name);
+		hvpipe_each_holder(print_holder, &found);
+		if (!found)
+			report("you may not see the process that holds it; as root `hvpipe status` shows it");
 		exit(EXIT_IN_USE);
 	case EINVAL:
-		die(EXIT_FAILURE, "%s: no source ID; 0x02000001 is hmc1, and only the last four digits may differ",
-		    options.source_name);
+		die(EXIT_FAILURE, "%s: no source ID that this kernel knows; 0x02000001 is hmc1, and only the last four digits may "
+		    "differ", options.source_name);
 	default:
 		die_no_device(errno);
 	}
@@ -111,8 +207,8 @@ static int see_loss(const struct hvpipe_holder *holder, void *data)
 }
 
 /*
- * Nobody takes messages at the source. True if it was there before: after a move of the partition its HMC takes a
- * moment to follow. The loss may still wait behind messages of other sources, so the driver's state counts too.
+ * Nobody takes messages at the source. True if it was there before: after a move of the partition its HMC takes a moment to
+ * follow. The loss may still wait behind messages of other sources, so the driver's state counts too.
  */
 static bool source_may_reconnect(void)
 {
@@ -130,69 +226,80 @@ int endpoint_send(struct hvpipe *pipe, const void *message, size_t len)
 	while (hvpipe_send(pipe, message, len) < 0) {
 		switch (errno) {
 		case ENXIO:
-			report("%s: the pipe is suspended, waiting", options.source_name);
-			if (wait_for(pipe, POLLOUT, -1) == WAIT_STOP) {
-				errno = EINTR;
-				return -1;
+			if (!options.retry_ms) {
+				report("%s: the pipe is suspended: the message of %zu bytes is in doubt, %s may have it",
+				       options.source_name, len, options.source_name);
+				return EXIT_SUSPENDED;
 			}
+			report("%s: the pipe is suspended, waiting; the message may arrive twice", options.source_name);
+			if (wait_enabled(pipe, 0, -1) == WAIT_STOP)
+				return EXIT_SIGNAL + stop_signal();
 			deadline = -1;
 			continue;
 		case EPIPE:
-			if (deadline < 0 && source_may_reconnect()) {
-				report("%s: connection lost, trying for %d seconds", options.source_name,
-				       RETURN_MS / 1000);
-				deadline = now_ms() + RETURN_MS;
+			if (deadline < 0 && options.retry_ms && source_may_reconnect()) {
+				report("%s: connection lost, trying again for %g seconds; the message may arrive twice",
+				       options.source_name, options.retry_ms / 1000.0);
+				deadline = now_ms() + options.retry_ms;
 			}
 			if (now_ms() < deadline) {
-				if (wait_for(pipe, 0, now_ms() + RETRY_MS) == WAIT_STOP) {
-					errno = EINTR;
-					return -1;
-				}
+				if (wait_ms(RETRY_MS) == WAIT_STOP)
+					return EXIT_SIGNAL + stop_signal();
 				continue;
 			}
-			report("%s: nobody takes messages there: %zu bytes not delivered", options.source_name, len);
-			errno = EPIPE;
-			return -1;
+			report("%s: nobody takes messages there; the message of %zu bytes was not delivered, unless the "
+			       "connection was lost right behind it", options.source_name, len);
+			return EXIT_CLOSED;
 		case EINVAL:
 			report("%s: the hypervisor knows no such source", options.source_name);
-			errno = EINVAL;
-			return -1;
+			return EXIT_FAILURE;
+		case EMSGSIZE:
+			report("%s: this kernel sends no message of %zu bytes; every kernel sends %d", options.source_name, len,
+			       HVPIPE_PORTABLE_PAYLOAD);
+			return EXIT_FAILURE;
 		case EOPNOTSUPP:
 			die_no_device(errno);
 		default:
-			{
-				int err = errno;
-
-				report("%s: send of %zu bytes: %s", options.source_name, len, strerror(err));
-				errno = err;
-			}
-			return -1;
+			report("%s: send of %zu bytes: %s; the message is in doubt, %s may have it", options.source_name, len,
+			       strerror(errno), options.source_name);
+			return EXIT_FAILURE;
 		}
 	}
 	source_seen = true;
-	return 0;
+	return EXIT_SUCCESS;
+}
+
+/* No message will come: end the program. */
+static void __attribute__((noreturn)) end(enum wait_result why)
+{
+	bool unfinished = options.count || options.reply;
+
+	switch (why) {
+	case WAIT_TIMEOUT:
+		die(EXIT_NO_MESSAGE, "%s: no message for %g seconds", options.source_name, options.timeout_ms / 1000.0);
+	case WAIT_NO_READER:
+		if (unfinished)
+			die(EXIT_FAILURE, "standard output: nobody reads it any more");
+		exit(EXIT_SUCCESS);
+	default:
+		/* Without a count, a signal is the way to end. */
+		exit(unfinished ? EXIT_SIGNAL + stop_signal() : EXIT_SUCCESS);
+	}
 }
 
 ssize_t endpoint_receive(struct hvpipe *pipe, void *message)
 {
 	int64_t deadline = options.timeout_ms < 0 ? -1 : now_ms() + options.timeout_ms;
-	short events = POLLIN | POLLRDHUP;
+	enum wait_result result = wait_for_reader();
+	int backoff_ms = BACKOFF_MIN_MS;
 
+	if (result == WAIT_READY)
+		result = wait_fd(hvpipe_get_fd(pipe), POLLIN | POLLRDHUP, deadline);
 	for (;;) {
 		ssize_t len;
 
-		switch (wait_for(pipe, events, deadline)) {
-		case WAIT_STOP:
-			/* Without a count, being stopped is the way to end. */
-			exit(options.count || options.reply ? EXIT_FAILURE : EXIT_SUCCESS);
-		case WAIT_TIMEOUT:
-			die(EXIT_NO_MESSAGE, "%s: no message for %g seconds", options.source_name,
-			    options.timeout_ms / 1000.0);
-		case WAIT_READY:
-			break;
-		}
-		events = POLLIN | POLLRDHUP;
-
+		if (result != WAIT_READY)
+			end(result);
 		len = hvpipe_recv(pipe, message, HVPIPE_MAX_RECEIVE, 0);
 		if (len > 0) {
 			source_seen = true;
@@ -200,19 +307,47 @@ ssize_t endpoint_receive(struct hvpipe *pipe, void *message)
 		}
 		switch (errno) {
 		case ETIMEDOUT:
+			result = wait_fd(hvpipe_get_fd(pipe), POLLIN | POLLRDHUP, deadline);
 			break;
 		case ECONNRESET:
 			report("%s: connection lost, waiting for it to come back", options.source_name);
 			source_seen = true;
+			result = wait_fd(hvpipe_get_fd(pipe), POLLIN | POLLRDHUP, deadline);
 			break;
 		case ENXIO:
 			report("%s: the pipe is suspended, waiting", options.source_name);
-			events = POLLIN | POLLOUT;
+			result = wait_enabled(pipe, POLLIN, deadline);
 			break;
 		case EOPNOTSUPP:
 			die_no_device(errno);
+		case EPROTO:
+		case ENOTCONN:
+			die(EXIT_FAILURE, "%s: receive: %s: the driver does not keep to its interface", options.source_name,
+			    strerror(errno));
 		default:
-			die(EXIT_FAILURE, "%s: receive: %s", options.source_name, strerror(errno));
+			/* Another try may succeed, and while the handle stays open, the kernel keeps its messages. */
+			report("%s: receive: %s; trying again", options.source_name, strerror(errno));
+			result = deadline >= 0 && deadline < now_ms() + backoff_ms ? wait_fd(-1, 0, deadline) :
+				 wait_ms(backoff_ms) == WAIT_STOP ? WAIT_STOP : WAIT_READY;
+			backoff_ms = backoff_ms < BACKOFF_MAX_MS / 2 ? 2 * backoff_ms : BACKOFF_MAX_MS;
 		}
+	}
+}
+
+void endpoint_discard(struct hvpipe *pipe)
+{
+	char message[HVPIPE_MAX_RECEIVE];
+
+	for (int i = 0; i < DISCARD_MAX; i++) {
+		ssize_t len = hvpipe_recv(pipe, message, sizeof(message), 0);
+
+		if (len < 0 && errno == ECONNRESET) {
+			source_seen = true;
+			continue;
+		}
+		if (len <= 0)
+			return;
+		source_seen = true;
+		report("%s: message of %zd bytes dropped: it came before the reply was asked for", options.source_name, len);
 	}
 }

@@ -2,78 +2,97 @@
 /* hvpipe(1): messages and files between this partition and a source, over libhvpipe. Options; choice of command. */
 #include "cli.h"
 
-#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 const char program_name[] = "hvpipe";
+
+struct options options = {
+	.timeout_ms = -1,
+	.command_timeout_ms = 60000,
+	.retry_ms = 10000,
+	.message_size = HVPIPE_PORTABLE_PAYLOAD,
+};
 
 static const char usage[] =
 	"Usage: hvpipe [-s SOURCE] COMMAND\n"
 	"Messages and files between this partition and its HMC, through the hypervisor pipe.\n"
 	"\n"
-	"  send [-f] [-r [-t SECONDS]] [FILE...]\n"
-	"                    send each FILE, or standard input; more than 4088 bytes go as\n"
-	"                    consecutive messages\n"
+	"  send [-f] [-r [-t SECONDS]] [-m BYTES] [-R SECONDS] [FILE...]\n"
+	"                    send each FILE, or standard input, as consecutive messages\n"
 	"    -f, --file      as file messages, with name and size, for `recv -d` over there\n"
-	"    -r, --reply     wait for one message after each FILE and print `NAME: reply`\n"
+	"    -r, --reply     wait for one message after each FILE and print `NAME: reply`,\n"
+	"                    after standard input alone the reply only\n"
+	"    -m, --message-size=BYTES  of each message; default 4048, which every kernel\n"
+	"                    sends, at most 4088\n"
+	"    -R, --retry=SECONDS  how long to send a message again that is in doubt, as the\n"
+	"                    connection was lost or the partition suspended; it may arrive\n"
+	"                    twice then. Default 10; 0: do not send it again\n"
 	"  recv [-n N] [-d DIR] [-t SECONDS]\n"
-	"                    write what comes to standard output\n"
+	"                    write messages to standard output\n"
 	"    -d, --dir=DIR   take file messages and store the files in DIR\n"
 	"    -n, --count=N   end after N messages, with -d after N files\n"
-	"  listen -x COMMAND\n"
+	"  listen -x COMMAND [-F TEXT] [-T SECONDS] [-R SECONDS]\n"
 	"    -x, --exec=COMMAND  run `sh -c COMMAND` for each message, the message on its\n"
 	"                    standard input and HVPIPE_SOURCE in its environment; what it\n"
-	"                    prints is the reply\n"
+	"                    prints is the reply, if it succeeds\n"
+	"    -F, --on-failure=TEXT  the reply if it does not succeed; default: none\n"
+	"    -T, --command-timeout=SECONDS  stop the command then; default 60, 0: never\n"
 	"  status            the state of the pipe, and who holds which source\n"
+	"  doctor [-j] [-o FILE] [--root=DIR]\n"
+	"                    find out why the pipe does not work; with -s open that source\n"
+	"    -j, --json      the findings as JSON\n"
+	"    -o, --report=FILE  write FILE for the developers of hvpipe: findings and what\n"
+	"                    firmware and kernel say of the pipe\n"
+	"        --root=DIR  look below DIR, at a copy of another system's files\n"
+	"  help              this\n"
 	"\n"
 	"  -s, --source=SOURCE   hmcN, or a source ID like 0x02000001; default hmc1\n"
 	"  -t, --timeout=SECONDS end with status 6 when no message comes for so long\n"
 	"  -h, --help\n"
 	"  -V, --version\n"
 	"\n"
-	"Exit status: 0 done; 1 failed; 2 wrong usage; 3 no hypervisor pipe here, or it is\n"
-	"suspended; 4 the source is held by another process; 5 nobody takes messages at the\n"
-	"source; 6 no message within -t SECONDS.\n";
-
-struct options options = { .timeout_ms = -1 };
-
-void write_stdout(const void *data, size_t len)
-{
-	if (!write_all(STDOUT_FILENO, data, len))
-		die(EXIT_FAILURE, "standard output: %s", strerror(errno));
-}
+	"Exit status: 0 done; 1 failed; 2 wrong usage; 3 no hypervisor pipe here; 4 another\n"
+	"process holds the source; 5 nobody takes messages at the source; 6 no message within\n"
+	"-t SECONDS; 7 the pipe is suspended or disabled; 9 doctor has warnings; 130 or 143\n"
+	"ended by SIGINT or SIGTERM before all was done.\n";
 
 static void set_source(const char *text)
 {
-	uint64_t number;
-
-	if (!strncmp(text, "hmc", 3) && parse_number(text + 3, 10, 0, 0xffff, &number))
-		options.source = HVPIPE_SOURCE_HMC(number);
-	else if (parse_number(text, 0, 0, UINT32_MAX, &number))
-		options.source = number;
-	else
-		usage_error("source '%s': hmc1, say, or a number of 32 bits like 0x02000001 is needed", text);
+	if (hvpipe_parse_source(text, &options.source))
+		usage_error("source '%s': hmc1 to hmc65535, or a number of 32 bits like 0x02000001 is needed", text);
 	if (strlen(text) >= sizeof(options.source_name))
 		usage_error("source '%s': too many digits", text);
 	strcpy(options.source_name, text);
+}
+
+static void print_usage(void)
+{
+	fputs(usage, stdout);
+	exit(EXIT_SUCCESS);
 }
 
 /* An option of another command is wrong usage, as is an unknown one. */
 static void parse_options(int argc, char **argv, const char *short_options)
 {
 	static const struct option long_options[] = {
-		{ "source", required_argument, NULL, 's' },
-		{ "file", no_argument, NULL, 'f' },
-		{ "reply", no_argument, NULL, 'r' },
+		{ "command-timeout", required_argument, NULL, 'T' },
 		{ "count", required_argument, NULL, 'n' },
 		{ "dir", required_argument, NULL, 'd' },
-		{ "timeout", required_argument, NULL, 't' },
 		{ "exec", required_argument, NULL, 'x' },
+		{ "file", no_argument, NULL, 'f' },
 		{ "help", no_argument, NULL, 'h' },
+		{ "json", no_argument, NULL, 'j' },
+		{ "message-size", required_argument, NULL, 'm' },
+		{ "on-failure", required_argument, NULL, 'F' },
+		{ "reply", no_argument, NULL, 'r' },
+		{ "report", required_argument, NULL, 'o' },
+		{ "retry", required_argument, NULL, 'R' },
+		{ "root", required_argument, NULL, 'C' },
+		{ "source", required_argument, NULL, 's' },
+		{ "timeout", required_argument, NULL, 't' },
 		{ "version", no_argument, NULL, 'V' },
 		{ 0 }
 	};
@@ -81,10 +100,11 @@ static void parse_options(int argc, char **argv, const char *short_options)
 
 	while ((opt = getopt_long(argc, argv, short_options, long_options, NULL)) != -1) {
 		if (opt != '?' && !strchr(short_options, opt))
-			usage_error("option -%c does not belong here", opt);
+			usage_error("option -%c does not belong to this command", opt);
 		switch (opt) {
 		case 's':
 			set_source(optarg);
+			options.source_given = true;
 			break;
 		case 'f':
 			options.file = true;
@@ -92,21 +112,42 @@ static void parse_options(int argc, char **argv, const char *short_options)
 		case 'r':
 			options.reply = true;
 			break;
+		case 'j':
+			options.json = true;
+			break;
 		case 'n':
 			options.count = parse_count(optarg);
 			break;
 		case 'd':
 			options.dir = optarg;
 			break;
+		case 'm':
+			options.message_size = parse_message_size(optarg, HVPIPE_MAX_PAYLOAD);
+			break;
 		case 't':
 			options.timeout_ms = parse_timeout_ms(optarg);
+			break;
+		case 'R':
+			options.retry_ms = parse_timeout_ms(optarg);
+			break;
+		case 'T':
+			options.command_timeout_ms = parse_timeout_ms(optarg);
 			break;
 		case 'x':
 			options.exec = optarg;
 			break;
+		case 'F':
+			options.on_failure = optarg;
+			break;
+		case 'o':
+			options.report = optarg;
+			break;
+		case 'C':
+			options.root = optarg;
+			break;
 		case 'h':
-			fputs(usage, stdout);
-			exit(EXIT_SUCCESS);
+			print_usage();
+			break;
 		case 'V':
 			puts("hvpipe " HVPIPE_VERSION);
 			exit(EXIT_SUCCESS);
@@ -115,6 +156,27 @@ static void parse_options(int argc, char **argv, const char *short_options)
 			exit(EXIT_USAGE);
 		}
 	}
+}
+
+/* The options of each command, as getopt() takes them. */
+static const struct {
+	const char *name;
+	const char *options;
+} commands[] = {
+	{ "send", "s:frt:m:R:hV" },
+	{ "recv", "s:n:d:t:hV" },
+	{ "listen", "s:x:F:T:R:hV" },
+	{ "status", "s:hV" },
+	{ "doctor", "s:jo:C:hV" },
+	{ "help", "hV" },
+};
+
+static const char *find_command(const char *name)
+{
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+		if (!strcmp(commands[i].name, name))
+			return commands[i].options;
+	usage_error("no command '%s': send, recv, listen, status, doctor or help", name);
 }
 
 int main(int argc, char **argv)
@@ -131,30 +193,24 @@ int main(int argc, char **argv)
 	command = argv[optind];
 	argc -= optind;
 	argv += optind;
-	optind = 0; /* glibc: begin afresh */
+	optind = 0; /* glibc: begin anew */
+	parse_options(argc, argv, find_command(command));
 
+	if (!strcmp(command, "help"))
+		print_usage();
 	if (!strcmp(command, "send")) {
-		parse_options(argc, argv, "s:frt:hV");
 		if (options.timeout_ms >= 0 && !options.reply)
 			usage_error("send -t: the time to wait for the reply; needs -r");
 		return run_send(argc - optind, argv + optind);
 	}
-
-	if (!strcmp(command, "recv"))
-		parse_options(argc, argv, "s:n:d:t:hV");
-	else if (!strcmp(command, "listen"))
-		parse_options(argc, argv, "s:x:hV");
-	else if (!strcmp(command, "status"))
-		parse_options(argc, argv, "hV");
-	else
-		usage_error("no command '%s': send, recv, listen or status", command);
 	if (optind < argc)
 		usage_error("%s: '%s' is one argument too many", command, argv[optind]);
-
 	if (!strcmp(command, "recv"))
 		return run_recv();
 	if (!strcmp(command, "status"))
 		return run_status();
+	if (!strcmp(command, "doctor"))
+		return run_doctor();
 	if (!options.exec)
 		usage_error("listen: which COMMAND? Give it with -x");
 	return run_listen();

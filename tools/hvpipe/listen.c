@@ -6,68 +6,150 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* Run the command over one message. Returns the length of all it printed, of which `reply` has the first bytes. */
-static uint64_t run_command(const char *message, size_t len, char *reply, size_t size)
+/* How long a command may take to end after SIGTERM, before SIGKILL. */
+#define TERM_MS 1000
+
+/* What a command printed. */
+struct output {
+	char data[HVPIPE_MAX_PAYLOAD];
+	size_t len;
+	bool too_long;
+};
+
+/* Take what the command has printed until now. False at the end of its output. */
+static bool read_output(int fd, struct output *output)
 {
-	int in[2], out[2], status;
-	uint64_t total = 0;
+	char more[4096];
+
+	for (;;) {
+		size_t room = sizeof(output->data) - output->len;
+		ssize_t n = read(fd, room ? output->data + output->len : more, room ? room : sizeof(more));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return errno == EAGAIN;
+		if (n == 0)
+			return false;
+		if (room)
+			output->len += n;
+		else
+			output->too_long = true;
+		if (output->too_long)
+			return true;
+	}
+}
+
+static void __attribute__((noreturn)) exec_command(int in, int out)
+{
+	/* A group of its own, so that all of it can be ended; and it ends when this process is killed. */
+	setpgid(0, 0);
+	prctl(PR_SET_PDEATHSIG, SIGTERM);
+	if (dup2(in, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0)
+		_exit(127);
+	execl("/bin/sh", "sh", "-c", options.exec, (char *)NULL);
+	report("/bin/sh: %s", strerror(errno));
+	_exit(127);
+}
+
+/* Wait until the command ends, not until its output does: a process that it left in the background may keep that open. */
+static bool watch_command(int process, int out, pid_t group, struct output *output)
+{
+	int64_t deadline = options.command_timeout_ms ? now_ms() + options.command_timeout_ms : -1;
+	bool timed_out = false, ending = false;
+
+	for (;;) {
+		struct pollfd pfds[] = { { .fd = process, .events = POLLIN }, { .fd = out, .events = POLLIN } };
+		int64_t left = deadline < 0 ? -1 : deadline > now_ms() ? deadline - now_ms() : 0;
+
+		if (poll(pfds, 2, (int)left) < 0 && errno != EINTR)
+			die(EXIT_FAILURE, "poll: %s", strerror(errno));
+		if (out >= 0 && !read_output(out, output))
+			out = -1;
+		if (pfds[0].revents)
+			return timed_out;
+		if (deadline >= 0 && now_ms() >= deadline && ending) {
+			kill(-group, SIGKILL);
+			deadline = -1;
+		} else if (!ending && (output->too_long || (deadline >= 0 && now_ms() >= deadline))) {
+			timed_out = !output->too_long;
+			ending = true;
+			kill(-group, SIGTERM);
+			deadline = now_ms() + TERM_MS;
+		}
+	}
+}
+
+/* Run the command on one message. True if it succeeded; else it was reported why not. */
+static bool run_command(const char *message, size_t len, struct output *output)
+{
+	int in[2], out[2], process, status;
+	bool timed_out;
 	pid_t pid;
 
 	/* A pipe takes a message whole, as it takes PIPE_BUF bytes: no need to feed the command while it runs. */
 	_Static_assert(HVPIPE_MAX_RECEIVE <= PIPE_BUF, "a message fits a pipe");
 	if (pipe2(in, O_CLOEXEC) || pipe2(out, O_CLOEXEC))
-		die(EXIT_FAILURE, "pipe: %s", strerror(errno));
+		die(EXIT_FAILURE, "pipe: %s; a message of %zu bytes is lost", strerror(errno), len);
 	if (write(in[1], message, len) != (ssize_t)len)
-		die(EXIT_FAILURE, "pipe: %s", strerror(errno));
+		die(EXIT_FAILURE, "pipe: %s; a message of %zu bytes is lost", strerror(errno), len);
 	close(in[1]);
 
 	pid = fork();
 	if (pid < 0)
-		die(EXIT_FAILURE, "fork: %s", strerror(errno));
-	if (pid == 0) {
-		if (dup2(in[0], STDIN_FILENO) < 0 || dup2(out[1], STDOUT_FILENO) < 0)
-			_exit(127);
-		execl("/bin/sh", "sh", "-c", options.exec, (char *)NULL);
-		report("/bin/sh: %s", strerror(errno));
-		_exit(127);
-	}
+		die(EXIT_FAILURE, "fork: %s; a message of %zu bytes is lost", strerror(errno), len);
+	if (pid == 0)
+		exec_command(in[0], out[1]);
+	setpgid(pid, pid);
 	close(in[0]);
 	close(out[1]);
+	process = pidfd_open(pid, 0);
+	if (process < 0)
+		die(EXIT_FAILURE, "pidfd_open: %s", strerror(errno));
+	fcntl(out[0], F_SETFL, O_NONBLOCK);
 
-	for (;;) {
-		char rest[4096];
-		char *to = total < size ? reply + total : rest;
-		ssize_t n = read(out[0], to, total < size ? size - total : sizeof(rest));
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			break;
-		total += n;
-	}
+	output->len = 0;
+	output->too_long = false;
+	timed_out = watch_command(process, out[0], pid, output);
 	close(out[0]);
+	close(process);
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
-	if (WIFSIGNALED(status))
+
+	if (output->too_long)
+		report("%s: stopped, as it printed more than the %d bytes that a message has", options.exec,
+		       HVPIPE_MAX_PAYLOAD);
+	else if (timed_out)
+		report("%s: stopped after %g seconds (--command-timeout)", options.exec, options.command_timeout_ms / 1000.0);
+	else if (WIFSIGNALED(status))
 		report("%s: killed by signal %d (%s)", options.exec, WTERMSIG(status), strsignal(WTERMSIG(status)));
 	else if (WEXITSTATUS(status))
 		report("%s: exit status %d", options.exec, WEXITSTATUS(status));
-	return total;
+	else
+		return true;
+	return false;
 }
 
 int run_listen(void)
 {
-	char message[HVPIPE_MAX_RECEIVE], reply[HVPIPE_MAX_PAYLOAD];
+	char message[HVPIPE_MAX_RECEIVE];
+	struct output output;
 	char source[16];
 	struct hvpipe *pipe;
 
+	if (options.on_failure && strlen(options.on_failure) > HVPIPE_MAX_PAYLOAD)
+		usage_error("--on-failure: %zu bytes, and a message has at most %d", strlen(options.on_failure),
+			    HVPIPE_MAX_PAYLOAD);
 	snprintf(source, sizeof(source), "0x%08" PRIx32, options.source);
 	if (setenv("HVPIPE_SOURCE", source, 1))
 		die(EXIT_FAILURE, "environment: %s", strerror(errno));
@@ -76,12 +158,11 @@ int run_listen(void)
 
 	for (;;) {
 		ssize_t len = endpoint_receive(pipe, message);
-		uint64_t reply_len = run_command(message, len, reply, sizeof(reply));
+		bool ok = run_command(message, len, &output);
+		const char *reply = ok ? output.data : options.on_failure;
+		size_t reply_len = ok ? output.len : reply ? strlen(reply) : 0;
 
-		if (reply_len > sizeof(reply))
-			report("%s: reply of %" PRIu64 " bytes not sent: a message has at most %d",
-			       options.exec, reply_len, HVPIPE_MAX_PAYLOAD);
-		else if (reply_len && endpoint_send(pipe, reply, reply_len) && errno == EINTR)
+		if (reply_len && endpoint_send(pipe, reply, reply_len) >= EXIT_SIGNAL)
 			break;
 	}
 	hvpipe_close(pipe);

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,23 +12,39 @@
 
 #include "file-message.h"
 
-static void send_message(struct hvpipe *pipe, const void *message, size_t len)
+/* One file on its way. */
+struct transfer {
+	struct hvpipe *pipe;
+	const char *name;
+	uint64_t messages;	/* that the source has taken */
+	uint64_t bytes;		/* of the file, in them */
+};
+
+static void send_message(struct transfer *transfer, const void *message, size_t len, uint64_t bytes)
 {
-	if (endpoint_send(pipe, message, len))
-		exit(errno == EPIPE ? EXIT_CLOSED : EXIT_FAILURE);
+	int status = endpoint_send(transfer->pipe, message, len);
+
+	if (status) {
+		if (transfer->messages)
+			report("%s: broke off after %" PRIu64 " bytes in %" PRIu64 " %s", transfer->name, transfer->bytes,
+			       transfer->messages, transfer->messages == 1 ? "message" : "messages");
+		exit(status);
+	}
+	transfer->messages++;
+	transfer->bytes += bytes;
 }
 
-static void send_file(struct hvpipe *pipe, const char *path)
+static void send_file(struct transfer *transfer, const char *path)
 {
 	struct file_message_error error;
 	char message[FILE_MESSAGE_MAX];
 	struct file_sender sender;
 	ssize_t len;
 
-	if (file_sender_open(&sender, path, FILE_MESSAGE_DEFAULT, &error))
+	if (file_sender_open(&sender, path, options.message_size, &error))
 		die(EXIT_FAILURE, "%s", error.text);
 	while ((len = file_sender_next(&sender, message, &error)) > 0)
-		send_message(pipe, message, len);
+		send_message(transfer, message, len, sender.offset - transfer->bytes);
 	if (len < 0)
 		die(EXIT_FAILURE, "%s", error.text);
 	file_sender_close(&sender);
@@ -52,34 +69,44 @@ static ssize_t read_full(int fd, char *data, size_t size)
 	return len;
 }
 
-static void send_raw(struct hvpipe *pipe, const char *path)
+static void send_raw(struct transfer *transfer, const char *path)
 {
 	bool is_stdin = !strcmp(path, "-");
-	const char *name = is_stdin ? "standard input" : path;
 	char message[HVPIPE_MAX_PAYLOAD];
-	uint64_t sent = 0;
 	ssize_t len;
 	int fd;
 
 	fd = is_stdin ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		die(EXIT_FAILURE, "%s: %s", name, strerror(errno));
-	while ((len = read_full(fd, message, sizeof(message))) > 0) {
-		send_message(pipe, message, len);
-		sent++;
-	}
+		die(EXIT_FAILURE, "%s: %s", transfer->name, strerror(errno));
+	while ((len = read_full(fd, message, options.message_size)) > 0)
+		send_message(transfer, message, len, len);
 	if (len < 0)
-		die(EXIT_FAILURE, "%s: read: %s", name, strerror(errno));
-	if (!sent)
-		die(EXIT_FAILURE, "%s: empty, and a message has at least 1 byte (-f can send empty files)", name);
+		die(EXIT_FAILURE, "%s: read: %s", transfer->name, strerror(errno));
+	if (!transfer->messages)
+		die(EXIT_FAILURE, "%s: empty, and a message has at least 1 byte (-f can send empty files)", transfer->name);
 	if (!is_stdin)
 		close(fd);
+}
+
+static void print_reply(struct hvpipe *pipe, const char *name)
+{
+	char reply[HVPIPE_MAX_RECEIVE + 1];
+	ssize_t len = endpoint_receive(pipe, reply);
+
+	if (reply[len - 1] != '\n')
+		reply[len++] = '\n';
+	if (name) {
+		printf("%s: ", name);
+		fflush(stdout);
+	}
+	if (!write_message(reply, len))
+		die(EXIT_FAILURE, "standard output: %s; the reply to %s is lost", strerror(errno), name ? name : "standard input");
 }
 
 int run_send(int argc, char **argv)
 {
 	static char *standard_input[] = { "-" };
-	char reply[HVPIPE_MAX_RECEIVE];
 	struct hvpipe *pipe;
 
 	if (!argc) {
@@ -91,20 +118,17 @@ int run_send(int argc, char **argv)
 
 	pipe = endpoint_open();
 	for (int i = 0; i < argc; i++) {
-		ssize_t len;
+		bool is_stdin = !strcmp(argv[i], "-") && !options.file;
+		struct transfer transfer = { .pipe = pipe, .name = is_stdin ? "standard input" : argv[i] };
 
+		if (options.reply)
+			endpoint_discard(pipe);
 		if (options.file)
-			send_file(pipe, argv[i]);
+			send_file(&transfer, argv[i]);
 		else
-			send_raw(pipe, argv[i]);
-		if (!options.reply)
-			continue;
-		len = endpoint_receive(pipe, reply);
-		printf("%s: ", argv[i]);
-		fflush(stdout);
-		write_stdout(reply, len);
-		if (reply[len - 1] != '\n')
-			write_stdout("\n", 1);
+			send_raw(&transfer, argv[i]);
+		if (options.reply)
+			print_reply(pipe, is_stdin && argc == 1 ? NULL : transfer.name);
 	}
 	hvpipe_close(pipe);
 	return EXIT_SUCCESS;

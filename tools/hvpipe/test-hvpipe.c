@@ -1,0 +1,784 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* hvpipe(1) as a program, with the test as its driver (see fake-library.c). argv[1] is the program. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pty.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common.h"
+
+const char program_name[] = "test-hvpipe";
+
+/* Longer than anything takes: an end that does not come is a failure, not a wait without end. */
+#define LIMIT_S 20
+
+static const char *program;
+static char dir[64];
+static int listener = -1, receive_fd = -1, send_fd = -1;
+static pid_t pid;
+static int in = -1, out = -1, err = -1;	/* the program's */
+
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+static int setup(void **state)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	struct timeval limit = { .tv_sec = LIMIT_S };
+
+	strcpy(dir, "/tmp/test-hvpipe-XXXXXX");
+	if (!mkdtemp(dir) || chdir(dir))
+		return -1;
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s/fake", dir);
+	setenv("FAKE_HVPIPE", address.sun_path, 1);
+	unsetenv("FAKE_OPEN_ERRNO");
+	unsetenv("FAKE_STATE");
+	listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	setsockopt(listener, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	return bind(listener, (struct sockaddr *)&address, sizeof(address)) || listen(listener, 8);
+}
+
+static int teardown(void **state)
+{
+	char command[100];
+
+	if (pid > 0) {
+		kill(pid, SIGKILL);
+		waitpid(pid, NULL, 0);
+	}
+	pid = 0;
+	for (int **fd = (int *[]) { &in, &out, &err, &receive_fd, &send_fd, &listener, NULL }; *fd; fd++)
+		close_fd(*fd);
+	snprintf(command, sizeof(command), "rm -r %s", dir);
+	return chdir("/") || system(command);
+}
+
+/* Run the program with these arguments. */
+#define start(...) start_argv((const char *const[]) { program, __VA_ARGS__, NULL }, -1)
+
+static void start_argv(const char *const *argv, int terminal)
+{
+	int in_pipe[2], out_pipe[2], err_pipe[2];
+
+	for (int **fd = (int *[]) { &in, &out, &err, &receive_fd, &send_fd, NULL }; *fd; fd++)
+		close_fd(*fd);
+	assert_int_equal(pipe2(in_pipe, O_CLOEXEC), 0);
+	assert_int_equal(pipe2(out_pipe, O_CLOEXEC), 0);
+	assert_int_equal(pipe2(err_pipe, O_CLOEXEC), 0);
+	pid = fork();
+	if (pid == 0) {
+		dup2(in_pipe[0], STDIN_FILENO);
+		dup2(terminal >= 0 ? terminal : out_pipe[1], STDOUT_FILENO);
+		dup2(err_pipe[1], STDERR_FILENO);
+		execv(program, (char **)argv);
+		_exit(127);
+	}
+	close(in_pipe[0]);
+	close(out_pipe[1]);
+	close(err_pipe[1]);
+	in = in_pipe[1];
+	out = out_pipe[0];
+	err = err_pipe[0];
+}
+
+/* The program opens its source. */
+static void expect_open(void)
+{
+	struct timeval limit = { .tv_sec = LIMIT_S };
+
+	receive_fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	send_fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	assert_true(receive_fd >= 0 && send_fd >= 0);
+	setsockopt(send_fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+}
+
+/* The next hvpipe_recv() returns this message. */
+static void give(const char *message)
+{
+	char packet[5000] = "";
+	size_t len = strlen(message);
+
+	memcpy(packet + 1, message, len);
+	assert_int_equal(send(receive_fd, packet, len + 1, MSG_NOSIGNAL), len + 1);
+}
+
+static void give_errno(int number)
+{
+	char packet = number;
+
+	assert_int_equal(send(receive_fd, &packet, 1, MSG_NOSIGNAL), 1);
+}
+
+/* True if the program has received all that it was given. */
+static bool all_received(void)
+{
+	int unread;
+
+	return !ioctl(receive_fd, TIOCOUTQ, &unread) && !unread;
+}
+
+/* Take what the program sends, and answer. */
+static size_t take_sent(char *message, size_t size, int answer)
+{
+	ssize_t n = recv(send_fd, message, size - 1, 0);
+	char byte = answer;
+
+	assert_true(n > 0);
+	message[n] = '\0';
+	assert_int_equal(send(send_fd, &byte, 1, MSG_NOSIGNAL), 1);
+	return n;
+}
+
+static void expect_sent(const char *expected, int answer)
+{
+	char message[5000];
+
+	take_sent(message, sizeof(message), answer);
+	assert_string_equal(message, expected);
+}
+
+static char *read_all(int fd)
+{
+	static char texts[4][100000];
+	static unsigned int next;
+	char *text = texts[next++ % 4];
+	size_t len = 0;
+	ssize_t n;
+
+	while ((n = read(fd, text + len, sizeof(texts[0]) - 1 - len)) > 0)
+		len += n;
+	text[len] = '\0';
+	return text;
+}
+
+/* Read until these words came. */
+static void wait_for(int fd, const char *words)
+{
+	struct pollfd pfd = { .fd = fd, .events = POLLIN };
+	char text[10000] = "";
+	size_t len = 0;
+
+	while (!strstr(text, words)) {
+		if (poll(&pfd, 1, LIMIT_S * 1000) != 1 || read(fd, text + len, 1) != 1)
+			fail_msg("'%s' is not in: %s", words, text);
+		text[++len] = '\0';
+	}
+}
+
+static void expect_words(int fd, const char *words)
+{
+	char *text = read_all(fd);
+
+	if (!strstr(text, words))
+		fail_msg("'%s' is not in: %s", words, text);
+}
+
+static void expect_exit(int status)
+{
+	int64_t deadline = now_ms() + LIMIT_S * 1000;
+	int found;
+
+	while (!waitpid(pid, &found, WNOHANG)) {
+		if (now_ms() > deadline)
+			fail_msg("the program does not end");
+		usleep(1000);
+	}
+	pid = 0;
+	if (!WIFEXITED(found) || WEXITSTATUS(found) != status)
+		fail_msg("wait status 0x%x, not exit status %d: %s", found, status, read_all(err));
+}
+
+static void put(const char *path, const char *text)
+{
+	FILE *file = fopen(path, "w");
+
+	assert_non_null(file);
+	assert_true(fputs(text, file) >= 0);
+	assert_int_equal(fclose(file), 0);
+}
+
+/*
+ * send
+ */
+
+static void cuts_a_stream_into_portable_messages(void **state)
+{
+	char data[10001], message[5000];
+
+	memset(data, 'x', 10000);
+	data[10000] = '\0';
+	put("big", data);
+	start("send", "big");
+	expect_open();
+	assert_int_equal(take_sent(message, sizeof(message), 0), 4048);
+	assert_int_equal(take_sent(message, sizeof(message), 0), 4048);
+	assert_int_equal(take_sent(message, sizeof(message), 0), 10000 - 2 * 4048);
+	expect_exit(0);
+
+	start("send", "--message-size=4088", "-f", "big");
+	expect_open();
+	assert_int_equal(take_sent(message, sizeof(message), 0), 4088);
+	assert_int_equal(take_sent(message, sizeof(message), 0), 4088);
+	take_sent(message, sizeof(message), 0);
+	expect_exit(0);
+
+	start("send", "-f", "big");
+	expect_open();
+	assert_int_equal(take_sent(message, sizeof(message), 0), 4048);
+	take_sent(message, sizeof(message), 0);
+	take_sent(message, sizeof(message), 0);
+	expect_exit(0);
+
+	for (const char *const *bad = (const char *const[]) { "0", "4089", "x", NULL }; *bad; bad++) {
+		start("send", "-m", *bad, "big");
+		expect_exit(EXIT_USAGE);
+		expect_words(err, *bad);
+	}
+}
+
+static void prints_replies(void **state)
+{
+	put("a", "one");
+	start("send", "-r");
+	assert_int_equal(write(in, "hello", 5), 5);
+	close_fd(&in);
+	expect_open();
+	expect_sent("hello", 0);
+	give("to you");
+	expect_exit(0);
+	assert_string_equal(read_all(out), "to you\n");
+
+	start("send", "-r", "a", "a");
+	expect_open();
+	expect_sent("one", 0);
+	give("two\n");
+	expect_sent("one", 0);
+	give("three");
+	expect_exit(0);
+	assert_string_equal(read_all(out), "a: two\na: three\n");
+}
+
+/* A second reply to one message is none to the next message. */
+static void refuses_what_was_not_asked_for(void **state)
+{
+	char message[5000];
+
+	put("a", "one");
+	put("b", "two");
+	start("send", "-r", "a", "b");
+	expect_open();
+	assert_int_equal(recv(send_fd, message, sizeof(message), 0), 3);
+	give("reply to a");
+	give("another");
+	assert_int_equal(send(send_fd, "", 1, MSG_NOSIGNAL), 1);
+	expect_sent("two", 0);
+	give("reply to b");
+	expect_exit(0);
+	expect_words(err, "message of 7 bytes dropped: it came before the reply was asked for");
+	assert_string_equal(read_all(out), "a: reply to a\nb: reply to b\n");
+}
+
+static void says_how_far_it_came(void **state)
+{
+	char data[10001], message[5000];
+
+	memset(data, 'x', 10000);
+	data[10000] = '\0';
+	put("big", data);
+	start("send", "-R", "0", "big");
+	expect_open();
+	take_sent(message, sizeof(message), 0);
+	take_sent(message, sizeof(message), EPIPE);
+	expect_exit(EXIT_CLOSED);
+	expect_words(err, "big: broke off after 4048 bytes in 1 message");
+}
+
+static void retries_what_is_in_doubt(void **state)
+{
+	put("a", "one");
+	put("b", "two");
+	start("send", "a", "b");
+	expect_open();
+	expect_sent("one", 0);
+	expect_sent("two", EPIPE);
+	expect_sent("two", EPIPE);
+	expect_sent("two", 0);
+	expect_exit(0);
+	expect_words(err, "may arrive twice");
+
+	/* It was never there: nothing to wait for. */
+	start("send", "a");
+	expect_open();
+	expect_sent("one", EPIPE);
+	expect_exit(EXIT_CLOSED);
+	expect_words(err, "nobody takes messages there");
+
+	start("send", "a");
+	expect_open();
+	expect_sent("one", ENXIO);
+	wait_for(err, "suspended, waiting; the message may arrive twice");
+	put("fake.enabled", "");
+	expect_sent("one", 0);
+	expect_exit(0);
+
+	start("send", "--retry=0", "a");
+	expect_open();
+	expect_sent("one", ENXIO);
+	expect_exit(EXIT_SUSPENDED);
+	expect_words(err, "in doubt");
+}
+
+static void names_what_the_kernel_does_not_send(void **state)
+{
+	put("a", "one");
+	for (const int *number = (const int[]) { EMSGSIZE, EINVAL, EIO, 0 }; *number; number++) {
+		start("send", "a");
+		expect_open();
+		expect_sent("one", *number);
+		expect_exit(EXIT_FAILURE);
+		expect_words(err, *number == EMSGSIZE ? "every kernel sends 4048" :
+			     *number == EINVAL ? "knows no such source" : "in doubt");
+	}
+}
+
+/*
+ * recv
+ */
+
+static void receives_again_after_an_error(void **state)
+{
+	start("recv", "-n", "2");
+	expect_open();
+	give_errno(EIO);
+	give_errno(EIO);
+	give("one ");
+	give_errno(EIO);
+	give("two");
+	expect_exit(0);
+	assert_string_equal(read_all(out), "one two");
+	expect_words(err, "Input/output error; trying again");
+}
+
+static void keeps_its_timeout_during_errors(void **state)
+{
+	start("recv", "-t", "0.5");
+	expect_open();
+	for (int i = 0; i < 100; i++)
+		give_errno(EIO);
+	expect_exit(EXIT_NO_MESSAGE);
+}
+
+static void waits_for_the_end_of_a_suspend(void **state)
+{
+	start("recv", "-n", "1");
+	expect_open();
+	give_errno(ENXIO);
+	wait_for(err, "suspended, waiting");
+	put("fake.enabled", "");
+	give("later");
+	expect_exit(0);
+	assert_string_equal(read_all(out), "later");
+}
+
+static void tells_of_a_lost_connection(void **state)
+{
+	start("recv", "-n", "1");
+	expect_open();
+	give_errno(ECONNRESET);
+	wait_for(err, "connection lost");
+	give("back");
+	expect_exit(0);
+}
+
+/* Messages stay in the kernel when their reader has ended. */
+static void receives_no_more_than_its_reader_takes(void **state)
+{
+	char data[4096];
+
+	start("recv");
+	expect_open();
+	give("one\n");
+	give("two\n");
+	give("three\n");
+	/* as head -1 */
+	assert_int_equal(read(out, data, sizeof(data)), 4);
+	close_fd(&out);
+	expect_exit(0);
+	assert_string_equal(read_all(err), "");
+	assert_false(all_received());
+
+	start("recv", "-n", "3");
+	expect_open();
+	give("one\n");
+	assert_int_equal(read(out, data, sizeof(data)), 4);
+	close_fd(&out);
+	expect_exit(EXIT_FAILURE);
+	expect_words(err, "nobody reads it");
+}
+
+static void is_not_slow_for_a_reader_that_stays(void **state)
+{
+	int64_t began = now_ms();
+	char *text;
+
+	start("recv", "-n", "1000");
+	expect_open();
+	for (int i = 0; i < 100; i++)
+		give("message");
+	for (int i = 0; i < 900; i++) {
+		char data[4096];
+
+		assert_true(read(out, data, sizeof(data)) > 0);
+		give("message");
+	}
+	text = read_all(out);
+	assert_true(strlen(text) > 0);
+	expect_exit(0);
+	assert_true(now_ms() - began < 5000);
+}
+
+static void shows_messages_on_a_terminal(void **state)
+{
+	static const char expected[] = "one\r\ntwo\r\n\\x1b[2J\\xc2\\x9b\r\n";
+	char text[200] = "";
+	int master, slave;
+	size_t len = 0;
+
+	assert_int_equal(openpty(&master, &slave, NULL, NULL, NULL), 0);
+	start_argv((const char *const[]) { program, "recv", "-n", "3", NULL }, slave);
+	close(slave);
+	expect_open();
+	give("one");
+	give("two\n");
+	give("\x1b[2J\xc2\x9b");
+	while (len < strlen(expected)) {
+		ssize_t n = read(master, text + len, sizeof(text) - 1 - len);
+
+		assert_true(n > 0);
+		len += n;
+	}
+	assert_string_equal(text, expected);
+	close(master);
+	expect_exit(0);
+}
+
+static void ends_by_signals(void **state)
+{
+	start("recv");
+	expect_open();
+	give("one");
+	wait_for(out, "one");
+	kill(pid, SIGINT);
+	expect_exit(0);
+
+	start("recv", "-n", "2");
+	expect_open();
+	give("one");
+	wait_for(out, "one");
+	kill(pid, SIGTERM);
+	expect_exit(128 + SIGTERM);
+
+	/* Nobody reads the output: the signal is answered nevertheless. */
+	start("recv", "-n", "1000");
+	expect_open();
+	for (int i = 0; i < 50; i++)
+		give("message");
+	usleep(200000);
+	kill(pid, SIGINT);
+	expect_exit(128 + SIGINT);
+}
+
+static void stores_files_and_goes_on_after_bad_names(void **state)
+{
+	assert_int_equal(mkdir("in", 0700), 0);
+	assert_int_equal(mkdir("in/dir", 0700), 0);
+	start("recv", "-d", "in", "-n", "1");
+	expect_open();
+	give("FILE 1 0 dir\nx");
+	give("FILE 1 0 .bashrc\nx");
+	give("FILE 1 0 /\x1b[2J\nx");
+	give("FILE 2 0 good\nxy");
+	expect_exit(EXIT_FAILURE);
+	assert_string_equal(read_all(out), "good\n");
+	assert_null(strchr(read_all(err), '\x1b'));
+}
+
+/*
+ * listen
+ */
+
+/* Give a message to `listen -x COMMAND` with the options, and expect the reply (NULL: none) and a report (NULL: none). */
+static void expect_reply(const char *command, const char *on_failure, const char *reply, const char *words)
+{
+	start("listen", "-x", command, "-T", "1", on_failure ? "-F" : "-T", on_failure ? on_failure : "1");
+	expect_open();
+	give("message");
+	if (reply)
+		expect_sent(reply, 0);
+	if (words)
+		wait_for(err, words);
+	kill(pid, SIGINT);
+	expect_exit(0);
+	if (!reply)
+		assert_int_equal(recv(send_fd, (char[1]) { 0 }, 1, 0), 0);
+}
+
+static void replies_what_the_command_prints(void **state)
+{
+	expect_reply("cat", NULL, "message", NULL);
+	expect_reply("echo $HVPIPE_SOURCE", NULL, "0x02000001\n", NULL);
+}
+
+static void sends_nothing_of_a_failed_command(void **state)
+{
+	expect_reply("echo partial; exit 3", NULL, NULL, "exit status 3");
+	expect_reply("echo partial; exit 3", "failed", "failed", "exit status 3");
+	expect_reply("echo partial; kill -9 $$", "failed", "failed", "killed by signal 9");
+	expect_reply("no-such-command", "failed", "failed", "exit status 127");
+}
+
+static void limits_the_command(void **state)
+{
+	int64_t began = now_ms();
+
+	expect_reply("yes", NULL, NULL, "printed more than the 4088 bytes");
+	expect_reply("yes", "failed", "failed", "printed more than the 4088 bytes");
+	expect_reply("echo partial; sleep 30", "failed", "failed", "stopped after 1 seconds");
+	expect_reply("trap '' TERM; while :; do sleep 1; done", "failed", "failed", "stopped after 1 seconds");
+	assert_true(now_ms() - began < 10000);
+}
+
+/* A process that the command leaves in the background does not hold up the reply, and neither a closed output. */
+static void waits_for_the_command_only(void **state)
+{
+	int64_t began = now_ms();
+
+	expect_reply("sleep 30 & echo bg", NULL, "bg\n", NULL);
+	assert_true(now_ms() - began < 5000);
+	expect_reply("echo out; exec >&-; sleep 0.2; exit 0", NULL, "out\n", NULL);
+}
+
+static void goes_on_when_nobody_takes_the_reply(void **state)
+{
+	start("listen", "-x", "cat", "-R", "0");
+	expect_open();
+	give("one");
+	expect_sent("one", EPIPE);
+	give("two");
+	expect_sent("two", EIO);
+	give("three");
+	expect_sent("three", 0);
+	kill(pid, SIGTERM);
+	expect_exit(0);
+}
+
+static void does_not_repeat_itself(void **state)
+{
+	char *said;
+
+	start("listen", "-x", "exit 1");
+	expect_open();
+	for (int i = 0; i < 50; i++)
+		give("message");
+	wait_for(err, "exit status 1");
+	while (!all_received())
+		usleep(1000);
+	kill(pid, SIGINT);
+	expect_exit(0);
+	said = read_all(err);
+	if (!strstr(said, "exit status 1 (49 more times)"))
+		fail_msg("said: %s", said);
+}
+
+/*
+ * status, doctor, and the rest
+ */
+
+static void prints_a_dash_for_what_is_unknown(void **state)
+{
+	setenv("FAKE_STATE", "unknown", 1);
+	start("status");
+	expect_exit(0);
+	assert_string_equal(read_all(out),
+			    "pipe -, - sources open, - messages dropped that came for sources not open\n"
+			    "SOURCE      STATE            SENT         BYTES    RECEIVED         BYTES    HELD      PID  COMMAND\n"
+			    "-           -                   -             -           -             -       -       13  two\n");
+	setenv("FAKE_STATE", "enabled", 1);
+	start("status", "-s", "hmc1");
+	expect_exit(0);
+	expect_words(out, "0x02000001  open                3             4           5             6       1       12  one\\x1b[2J\n");
+	start("-s", "hmc2", "status");
+	expect_exit(0);
+	assert_string_equal(read_all(out), "pipe enabled, 1 source open, 7 messages dropped that came for sources not open\n");
+}
+
+static void has_one_status_for_each_failure(void **state)
+{
+	static const struct {
+		int number, status;
+		const char *words;
+	} cases[] = {
+		{ ENOENT, EXIT_NO_PIPE, "no /dev/papr-hvpipe" },
+		{ EALREADY, EXIT_IN_USE, "in use" },
+		{ ENXIO, EXIT_SUSPENDED, "suspended or disabled" },
+		{ EACCES, EXIT_FAILURE, "permission denied" },
+		{ EINVAL, EXIT_FAILURE, "no source ID" },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char number[12];
+
+		snprintf(number, sizeof(number), "%d", cases[i].number);
+		setenv("FAKE_OPEN_ERRNO", number, 1);
+		start("recv");
+		expect_exit(cases[i].status);
+		expect_words(err, cases[i].words);
+	}
+	unsetenv("FAKE_OPEN_ERRNO");
+	start("recv", "-t", "0");
+	expect_exit(EXIT_NO_MESSAGE);
+	assert_string_equal(read_all(err), "hvpipe: hmc1: no message for 0 seconds\n");
+	for (const char *const *bad = (const char *const[]) { "hmc0", "hmc65536", "hmc", "1x", "", NULL }; *bad; bad++) {
+		start("-s", *bad, "recv");
+		expect_exit(EXIT_USAGE);
+		expect_words(err, *bad);
+	}
+	start("recv", "-x", "true");
+	expect_exit(EXIT_USAGE);
+	start("nothing");
+	expect_exit(EXIT_USAGE);
+}
+
+static void fails_when_output_is_full(void **state)
+{
+	setenv("FAKE_STATE", "enabled", 1);
+	for (const char *const *word = (const char *const[]) { "help", "--help", "-V", "status", NULL }; *word; word++) {
+		int full = open("/dev/full", O_WRONLY | O_CLOEXEC);
+
+		start(*word);
+		expect_exit(0);
+		assert_true(strlen(read_all(out)) > 0);
+		start_argv((const char *const[]) { program, *word, NULL }, full);
+		close(full);
+		expect_exit(EXIT_FAILURE);
+		expect_words(err, "No space left on device");
+	}
+}
+
+static void make_tree(const char *release)
+{
+	assert_int_equal(system("mkdir -p root/proc/device-tree/rtas root/proc/sys/kernel root/sys/class/misc/papr-hvpipe "
+				"root/proc/device-tree/event-sources/ibm,hvpipe-msg-events root/dev && cd root && "
+				"touch dev/papr-hvpipe && cd proc/device-tree && "
+				"touch event-sources/ibm,hvpipe-msg-events/interrupts && cd rtas && "
+				"touch ibm,hypervisor-pipe-capable ibm,send-hvpipe-msg ibm,receive-hvpipe-msg "
+				"ibm,set-system-parameter check-exception"), 0);
+	put("root/proc/sys/kernel/osrelease", release);
+}
+
+static void doctor_finds(const char *words, int status)
+{
+	start("doctor", "--root=root");
+	expect_exit(status);
+	expect_words(out, words);
+}
+
+static void doctor_names_what_is_wrong(void **state)
+{
+	make_tree("7.2.13\n");
+	doctor_finds("ok       firmware", 0);
+	doctor_finds("ok       release", 0);
+	for (const char *const *bad = (const char *const[]) { "6.18.32", "6.19.0-rc1", "6.19", "7.0.6+deb13", "6.18.29", NULL };
+	     *bad; bad++) {
+		put("root/proc/sys/kernel/osrelease", *bad);
+		doctor_finds("warning  release   Linux ", 9);
+	}
+	for (const char *const *good = (const char *const[]) { "6.18.31", "6.18.33", "7.0.7", "7.1.0", NULL }; *good; good++) {
+		put("root/proc/sys/kernel/osrelease", *good);
+		doctor_finds("is not known to be bad", 0);
+	}
+	unlink("root/proc/device-tree/rtas/ibm,receive-hvpipe-msg");
+	doctor_finds("error    calls     no RTAS call ibm,receive-hvpipe-msg; report", 1);
+	unlink("root/proc/device-tree/rtas/ibm,hypervisor-pipe-capable");
+	doctor_finds("error    firmware  the hypervisor offers this partition no pipe", 1);
+	unlink("root/dev/papr-hvpipe");
+	doctor_finds("error    device", 1);
+	assert_int_equal(rmdir("root/sys/class/misc/papr-hvpipe"), 0);
+	doctor_finds("error    driver    the kernel, Linux 7.1.0, has no papr-hvpipe driver", 1);
+	assert_int_equal(system("rm -r root/proc/device-tree"), 0);
+	doctor_finds("no RTAS", 1);
+}
+
+static void doctor_speaks_json_and_writes_a_report(void **state)
+{
+	make_tree("7.2.13");
+	put("root/proc/version", "Linux \x1b \"7.2.13\"\n");
+	start("doctor", "-j", "--root=root", "--report=report.txt");
+	expect_exit(0);
+	expect_words(out, "{\"check\": \"firmware\", \"result\": \"ok\", \"text\": \"the hypervisor offers its pipe\", "
+		     "\"remedy\": null},");
+	assert_int_equal(system("grep -q 'ok       firmware' report.txt && grep -q 'ibm,send-hvpipe-msg:' report.txt && "
+				"grep -qF 'Linux \\x1b \"7.2.13\"' report.txt"), 0);
+	start("doctor", "--root=root", "--report=report.txt");
+	expect_exit(EXIT_FAILURE);
+	expect_words(err, "report.txt: File exists");
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(int argc, char **argv)
+{
+	static const struct CMUnitTest tests[] = {
+		TEST(cuts_a_stream_into_portable_messages),
+		TEST(prints_replies),
+		TEST(refuses_what_was_not_asked_for),
+		TEST(says_how_far_it_came),
+		TEST(retries_what_is_in_doubt),
+		TEST(names_what_the_kernel_does_not_send),
+		TEST(receives_again_after_an_error),
+		TEST(keeps_its_timeout_during_errors),
+		TEST(waits_for_the_end_of_a_suspend),
+		TEST(tells_of_a_lost_connection),
+		TEST(receives_no_more_than_its_reader_takes),
+		TEST(is_not_slow_for_a_reader_that_stays),
+		TEST(shows_messages_on_a_terminal),
+		TEST(ends_by_signals),
+		TEST(stores_files_and_goes_on_after_bad_names),
+		TEST(replies_what_the_command_prints),
+		TEST(sends_nothing_of_a_failed_command),
+		TEST(limits_the_command),
+		TEST(waits_for_the_command_only),
+		TEST(goes_on_when_nobody_takes_the_reply),
+		TEST(does_not_repeat_itself),
+		TEST(prints_a_dash_for_what_is_unknown),
+		TEST(has_one_status_for_each_failure),
+		TEST(fails_when_output_is_full),
+		TEST(doctor_names_what_is_wrong),
+		TEST(doctor_speaks_json_and_writes_a_report),
+	};
+
+	assert_int_equal(argc, 2);
+	program = argv[1];
+	return cmocka_run_group_tests_name("hvpipe", tests, NULL, NULL);
+}
