@@ -57,8 +57,8 @@ struct hvpipe *endpoint_open(void);
 /**
  * endpoint_send() - Send one message.
  *
- * A message that is in doubt, as the partition was suspended or the connection to the source was lost, is sent again until
- * the time of --retry is over, and may arrive twice then.
+ * A message that is in doubt, as the partition was suspended or the connection to the source was lost, is sent again
+ * until the time of --retry is over, and may arrive twice then.
  *
  * Return: the exit status, after a report; 0 when the source has taken the message.
  */

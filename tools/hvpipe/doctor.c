@@ -90,8 +90,8 @@ static bool exists(const char *path)
 
 static bool check_firmware(void)
 {
-	static const char *const calls[] = { "ibm,send-hvpipe-msg", "ibm,receive-hvpipe-msg", "ibm,set-system-parameter",
-					     "check-exception" };
+	static const char *const calls[] = { "ibm,send-hvpipe-msg", "ibm,receive-hvpipe-msg",
+					     "ibm,set-system-parameter", "check-exception" };
 	bool ok = true;
 
 	if (!exists(at("%s", RTAS))) {
@@ -100,8 +100,10 @@ static bool check_firmware(void)
 		return false;
 	}
 	if (!exists(at("%s/ibm,hypervisor-pipe-capable", RTAS))) {
-		find("firmware", ERROR, "it needs firmware with the hypervisor pipe; update the firmware of the system, and that of "
-		     "its HMC", "the hypervisor offers this partition no pipe (ibm,hypervisor-pipe-capable is not there)");
+		find("firmware", ERROR,
+		     "it needs firmware with the hypervisor pipe; update the firmware of the system, and that of "
+		     "its HMC",
+		     "the hypervisor offers this partition no pipe (ibm,hypervisor-pipe-capable is not there)");
 		return false;
 	}
 	find("firmware", OK, NULL, "the hypervisor offers its pipe");
@@ -115,7 +117,7 @@ static bool check_firmware(void)
 		find("calls", OK, NULL, "all RTAS calls of the pipe are there");
 	if (!exists(at("%s/interrupts", EVENTS)))
 		find("events", ERROR, "report this to the vendor of the firmware",
-		     "no interrupt that announces messages (%s)", EVENTS + strlen("/proc/device-tree"));
+		     "no interrupt that announces messages (%s)", EVENTS);
 	else
 		find("events", OK, NULL, "messages are announced by an interrupt");
 	return ok;
@@ -165,7 +167,8 @@ static void check_driver(void)
 		strcpy(release, "of unknown release");
 	has_driver = exists(at("/sys/class/misc/papr-hvpipe")) || exists(at("%s", DEVICE));
 	if (!has_driver) {
-		find("driver", ERROR, "use a kernel for Power that has it: Linux 6.18 or later, or one with this project's driver",
+		find("driver", ERROR,
+		     "use a kernel for Power that has it: Linux 6.18 or later, or one with this project's driver",
 		     "the kernel, Linux %s, has no papr-hvpipe driver, or it found no pipe when it booted", release);
 		return;
 	}
@@ -204,7 +207,8 @@ static void check_device(void)
 	struct stat st;
 
 	if (stat(at("%s", DEVICE), &st)) {
-		find("device", ERROR, "start udev, or make the node with the numbers in /sys/class/misc/papr-hvpipe/dev",
+		find("device", ERROR,
+		     "start udev, or make the node with the numbers in /sys/class/misc/papr-hvpipe/dev",
 		     "%s: %s", DEVICE, strerror(errno));
 		return;
 	}
@@ -249,7 +253,8 @@ static void check_pipe(void)
 		if (!strcmp(status.state, "suspended"))
 			find("pipe", WARNING, "wait until the partition's move is over", "the pipe is suspended");
 		else if (!strcmp(status.state, "disabled"))
-			find("pipe", ERROR, "look for papr-hvpipe in the kernel's log; the driver tries again at each resume",
+			find("pipe", ERROR,
+			     "look for papr-hvpipe in the kernel's log; the driver tries again at each resume",
 			     "the pipe is disabled: the hypervisor did not let the kernel enable it");
 		else if (strcmp(status.state, "unknown"))
 			find("pipe", OK, NULL, "the pipe is %s", status.state);
@@ -311,7 +316,8 @@ static void print_json_string(FILE *out, const char *text)
 
 static void print_json(enum result worst)
 {
-	printf("{\n  \"version\": \"%s\",\n  \"worst\": \"%s\",\n  \"findings\": [", HVPIPE_VERSION, result_names[worst]);
+	printf("{\n  \"version\": \"%s\",\n  \"worst\": \"%s\",\n  \"findings\": [", HVPIPE_VERSION,
+	       result_names[worst]);
 	for (size_t i = 0; i < nr_findings; i++) {
 		printf("%s\n    {\"check\": \"%s\", \"result\": \"%s\", \"text\": ", i ? "," : "", findings[i].check,
 		       result_names[findings[i].result]);

@@ -27,8 +27,9 @@
 #define DISCARD_MAX 1000
 
 /*
- * A reader of standard output that ends after the first lines, as head(1) does, needs a moment for that. So after each of the
- * first messages it gets some time to read the message, and then some time to end, before the next one is received.
+ * A reader of standard output that ends after the first lines, as head(1) does, needs a moment for that. So after each
+ * of the first messages it gets some time to read the message, and then some time to end, before the next one is
+ * received.
  */
 #define READER_MESSAGES 10
 #define READER_READ_MS 200
@@ -135,8 +136,8 @@ const char *no_device_text(int err)
 	switch (err) {
 	case ENOENT:
 	case ENODEV:
-		return "no /dev/papr-hvpipe: the kernel has no papr-hvpipe driver, or the hypervisor no pipe for this partition; "
-		       "`hvpipe doctor` tells which";
+		return "no /dev/papr-hvpipe: the kernel has no papr-hvpipe driver, or the hypervisor no pipe for this "
+		       "partition; `hvpipe doctor` tells which";
 	case ENXIO:
 		return "the pipe is suspended or disabled: try again when the partition's move is over";
 	case EOPNOTSUPP:
@@ -145,7 +146,8 @@ const char *no_device_text(int err)
 	case EPERM:
 		if (stat("/dev/papr-hvpipe", &st))
 			return "/dev/papr-hvpipe: permission denied";
-		snprintf(text, sizeof(text), "/dev/papr-hvpipe: permission denied: you need to read and write it, and its owner is "
+		snprintf(text, sizeof(text),
+			 "/dev/papr-hvpipe: permission denied: you need to read and write it, and its owner is "
 			 "user %u, group %u, its mode %04o", st.st_uid, st.st_gid, st.st_mode & 07777);
 		return text;
 	default:
@@ -168,7 +170,8 @@ static int print_holder(const struct hvpipe_holder *holder, void *data)
 
 	/* 0: this driver does not tell the source. */
 	if (holder->source == options.source || !holder->source) {
-		report("process %d (%s) holds %s", (int)holder->pid, holder->command, holder->source ? "it" : "a source");
+		report("process %d (%s) holds %s", (int)holder->pid, holder->command,
+		       holder->source ? "it" : "a source");
 		*found = true;
 	}
 	return 0;
@@ -190,7 +193,8 @@ struct hvpipe *endpoint_open(void)
 			report("you may not see the process that holds it; as root `hvpipe status` shows it");
 		exit(EXIT_IN_USE);
 	case EINVAL:
-		die(EXIT_FAILURE, "%s: no source ID that this kernel knows; 0x02000001 is hmc1, and only the last four digits may "
+		die(EXIT_FAILURE,
+		    "%s: no source ID that this kernel knows; 0x02000001 is hmc1, and only the last four digits may "
 		    "differ", options.source_name);
 	default:
 		die_no_device(errno);
@@ -207,8 +211,8 @@ static int see_loss(const struct hvpipe_holder *holder, void *data)
 }
 
 /*
- * Nobody takes messages at the source. True if it was there before: after a move of the partition its HMC takes a moment to
- * follow. The loss may still wait behind messages of other sources, so the driver's state counts too.
+ * Nobody takes messages at the source. True if it was there before: after a move of the partition its HMC takes a
+ * moment to follow. The loss may still wait behind messages of other sources, so the driver's state counts too.
  */
 static bool source_may_reconnect(void)
 {
@@ -227,8 +231,8 @@ int endpoint_send(struct hvpipe *pipe, const void *message, size_t len)
 		switch (errno) {
 		case ENXIO:
 			if (!options.retry_ms) {
-				report("%s: the pipe is suspended: the message of %zu bytes is in doubt, %s may have it",
-				       options.source_name, len, options.source_name);
+				report("%s: the pipe is suspended: the message of %zu bytes is in doubt, the source "
+				       "may have it", options.source_name, len);
 				return EXIT_SUSPENDED;
 			}
 			report("%s: the pipe is suspended, waiting; the message may arrive twice", options.source_name);
@@ -247,21 +251,21 @@ int endpoint_send(struct hvpipe *pipe, const void *message, size_t len)
 					return EXIT_SIGNAL + stop_signal();
 				continue;
 			}
-			report("%s: nobody takes messages there; the message of %zu bytes was not delivered, unless the "
-			       "connection was lost right behind it", options.source_name, len);
+			report("%s: nobody takes messages there; the message of %zu bytes was not delivered, unless "
+			       "the connection was lost right behind it", options.source_name, len);
 			return EXIT_CLOSED;
 		case EINVAL:
 			report("%s: the hypervisor knows no such source", options.source_name);
 			return EXIT_FAILURE;
 		case EMSGSIZE:
-			report("%s: this kernel sends no message of %zu bytes; every kernel sends %d", options.source_name, len,
-			       HVPIPE_PORTABLE_PAYLOAD);
+			report("%s: this kernel sends no message of %zu bytes; every kernel sends %d",
+			       options.source_name, len, HVPIPE_PORTABLE_PAYLOAD);
 			return EXIT_FAILURE;
 		case EOPNOTSUPP:
 			die_no_device(errno);
 		default:
-			report("%s: send of %zu bytes: %s; the message is in doubt, %s may have it", options.source_name, len,
-			       strerror(errno), options.source_name);
+			report("%s: send of %zu bytes: %s; the message is in doubt, the source may have it",
+			       options.source_name, len, strerror(errno));
 			return EXIT_FAILURE;
 		}
 	}
@@ -322,8 +326,8 @@ ssize_t endpoint_receive(struct hvpipe *pipe, void *message)
 			die_no_device(errno);
 		case EPROTO:
 		case ENOTCONN:
-			die(EXIT_FAILURE, "%s: receive: %s: the driver does not keep to its interface", options.source_name,
-			    strerror(errno));
+			die(EXIT_FAILURE, "%s: receive: %s: the driver does not keep to its interface",
+			    options.source_name, strerror(errno));
 		default:
 			/* Another try may succeed, and while the handle stays open, the kernel keeps its messages. */
 			report("%s: receive: %s; trying again", options.source_name, strerror(errno));
@@ -348,6 +352,7 @@ void endpoint_discard(struct hvpipe *pipe)
 		if (len <= 0)
 			return;
 		source_seen = true;
-		report("%s: message of %zd bytes dropped: it came before the reply was asked for", options.source_name, len);
+		report("%s: message of %zd bytes dropped: it came before the reply was asked for", options.source_name,
+		       len);
 	}
 }

@@ -29,11 +29,10 @@ struct output {
 /* Take what the command has printed until now. False at the end of its output. */
 static bool read_output(int fd, struct output *output)
 {
-	char more[4096];
-
 	for (;;) {
 		size_t room = sizeof(output->data) - output->len;
-		ssize_t n = read(fd, room ? output->data + output->len : more, room ? room : sizeof(more));
+		char data[4096];
+		ssize_t n = read(fd, data, sizeof(data));
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -41,12 +40,12 @@ static bool read_output(int fd, struct output *output)
 			return errno == EAGAIN;
 		if (n == 0)
 			return false;
-		if (room)
-			output->len += n;
-		else
+		if ((size_t)n > room) {
 			output->too_long = true;
-		if (output->too_long)
 			return true;
+		}
+		memcpy(output->data + output->len, data, n);
+		output->len += n;
 	}
 }
 
@@ -62,7 +61,9 @@ static void __attribute__((noreturn)) exec_command(int in, int out)
 	_exit(127);
 }
 
-/* Wait until the command ends, not until its output does: a process that it left in the background may keep that open. */
+/*
+ * Wait until the command ends, not until its output does: a process that it left in the background may keep that open.
+ */
 static bool watch_command(int process, int out, pid_t group, struct output *output)
 {
 	int64_t deadline = options.command_timeout_ms ? now_ms() + options.command_timeout_ms : -1;
@@ -130,7 +131,8 @@ static bool run_command(const char *message, size_t len, struct output *output)
 		report("%s: stopped, as it printed more than the %d bytes that a message has", options.exec,
 		       HVPIPE_MAX_PAYLOAD);
 	else if (timed_out)
-		report("%s: stopped after %g seconds (--command-timeout)", options.exec, options.command_timeout_ms / 1000.0);
+		report("%s: stopped after %g seconds (--command-timeout)", options.exec,
+		       options.command_timeout_ms / 1000.0);
 	else if (WIFSIGNALED(status))
 		report("%s: killed by signal %d (%s)", options.exec, WTERMSIG(status), strsignal(WTERMSIG(status)));
 	else if (WEXITSTATUS(status))

@@ -26,8 +26,8 @@ static void send_message(struct transfer *transfer, const void *message, size_t 
 
 	if (status) {
 		if (transfer->messages)
-			report("%s: broke off after %" PRIu64 " bytes in %" PRIu64 " %s", transfer->name, transfer->bytes,
-			       transfer->messages, transfer->messages == 1 ? "message" : "messages");
+			report("%s: broke off after %" PRIu64 " bytes in %" PRIu64 " %s", transfer->name,
+			       transfer->bytes, transfer->messages, transfer->messages == 1 ? "message" : "messages");
 		exit(status);
 	}
 	transfer->messages++;
@@ -84,7 +84,8 @@ static void send_raw(struct transfer *transfer, const char *path)
 	if (len < 0)
 		die(EXIT_FAILURE, "%s: read: %s", transfer->name, strerror(errno));
 	if (!transfer->messages)
-		die(EXIT_FAILURE, "%s: empty, and a message has at least 1 byte (-f can send empty files)", transfer->name);
+		die(EXIT_FAILURE, "%s: empty, and a message has at least 1 byte (-f can send empty files)",
+		    transfer->name);
 	if (!is_stdin)
 		close(fd);
 }
@@ -101,7 +102,8 @@ static void print_reply(struct hvpipe *pipe, const char *name)
 		fflush(stdout);
 	}
 	if (!write_message(reply, len))
-		die(EXIT_FAILURE, "standard output: %s; the reply to %s is lost", strerror(errno), name ? name : "standard input");
+		die(EXIT_FAILURE, "standard output: %s; the reply to %s is lost", strerror(errno),
+		    name ? name : "standard input");
 }
 
 int run_send(int argc, char **argv)

@@ -42,6 +42,9 @@ static void close_fd(int *fd)
 	*fd = -1;
 }
 
+#define for_each_text(text, ...) \
+	for (const char *const *text = (const char *const[]) { __VA_ARGS__, NULL }; *text; text++)
+
 static int setup(void **state)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -250,7 +253,7 @@ static void cuts_a_stream_into_portable_messages(void **state)
 	take_sent(message, sizeof(message), 0);
 	expect_exit(0);
 
-	for (const char *const *bad = (const char *const[]) { "0", "4089", "x", NULL }; *bad; bad++) {
+	for_each_text(bad, "0", "4089", "x") {
 		start("send", "-m", *bad, "big");
 		expect_exit(EXIT_USAGE);
 		expect_words(err, *bad);
@@ -426,7 +429,9 @@ static void receives_no_more_than_its_reader_takes(void **state)
 	close_fd(&out);
 	expect_exit(0);
 	assert_string_equal(read_all(err), "");
-	assert_false(all_received());
+	/* That is how a socket tells that its other end was closed before all was received. */
+	assert_int_equal(recv(receive_fd, data, sizeof(data), 0), -1);
+	assert_int_equal(errno, ECONNRESET);
 
 	start("recv", "-n", "3");
 	expect_open();
@@ -528,7 +533,9 @@ static void stores_files_and_goes_on_after_bad_names(void **state)
  * listen
  */
 
-/* Give a message to `listen -x COMMAND` with the options, and expect the reply (NULL: none) and a report (NULL: none). */
+/*
+ * Give a message to `listen -x COMMAND` with the options, and expect the reply (NULL: none) and a report (NULL: none).
+ */
 static void expect_reply(const char *command, const char *on_failure, const char *reply, const char *words)
 {
 	start("listen", "-x", command, "-T", "1", on_failure ? "-F" : "-T", on_failure ? on_failure : "1");
@@ -622,15 +629,20 @@ static void prints_a_dash_for_what_is_unknown(void **state)
 	expect_exit(0);
 	assert_string_equal(read_all(out),
 			    "pipe -, - sources open, - messages dropped that came for sources not open\n"
-			    "SOURCE      STATE            SENT         BYTES    RECEIVED         BYTES    HELD      PID  COMMAND\n"
-			    "-           -                   -             -           -             -       -       13  two\n");
+			    "SOURCE      STATE            SENT         BYTES    RECEIVED         BYTES    HELD"
+			    "      PID  COMMAND\n"
+			    "-           -                   -             -           -             -       -"
+			    "       13  two\n");
 	setenv("FAKE_STATE", "enabled", 1);
 	start("status", "-s", "hmc1");
 	expect_exit(0);
-	expect_words(out, "0x02000001  open                3             4           5             6       1       12  one\\x1b[2J\n");
+	expect_words(out,
+		     "0x02000001  open                3             4           5             6       1"
+		     "       12  one\\x1b[2J\n");
 	start("-s", "hmc2", "status");
 	expect_exit(0);
-	assert_string_equal(read_all(out), "pipe enabled, 1 source open, 7 messages dropped that came for sources not open\n");
+	assert_string_equal(read_all(out),
+			    "pipe enabled, 1 source open, 7 messages dropped that came for sources not open\n");
 }
 
 static void has_one_status_for_each_failure(void **state)
@@ -659,7 +671,7 @@ static void has_one_status_for_each_failure(void **state)
 	start("recv", "-t", "0");
 	expect_exit(EXIT_NO_MESSAGE);
 	assert_string_equal(read_all(err), "hvpipe: hmc1: no message for 0 seconds\n");
-	for (const char *const *bad = (const char *const[]) { "hmc0", "hmc65536", "hmc", "1x", "", NULL }; *bad; bad++) {
+	for_each_text(bad, "hmc0", "hmc65536", "hmc", "1x", "") {
 		start("-s", *bad, "recv");
 		expect_exit(EXIT_USAGE);
 		expect_words(err, *bad);
@@ -673,7 +685,7 @@ static void has_one_status_for_each_failure(void **state)
 static void fails_when_output_is_full(void **state)
 {
 	setenv("FAKE_STATE", "enabled", 1);
-	for (const char *const *word = (const char *const[]) { "help", "--help", "-V", "status", NULL }; *word; word++) {
+	for_each_text(word, "help", "--help", "-V", "status") {
 		int full = open("/dev/full", O_WRONLY | O_CLOEXEC);
 
 		start(*word);
@@ -688,12 +700,15 @@ static void fails_when_output_is_full(void **state)
 
 static void make_tree(const char *release)
 {
-	assert_int_equal(system("mkdir -p root/proc/device-tree/rtas root/proc/sys/kernel root/sys/class/misc/papr-hvpipe "
-				"root/proc/device-tree/event-sources/ibm,hvpipe-msg-events root/dev && cd root && "
-				"touch dev/papr-hvpipe && cd proc/device-tree && "
-				"touch event-sources/ibm,hvpipe-msg-events/interrupts && cd rtas && "
-				"touch ibm,hypervisor-pipe-capable ibm,send-hvpipe-msg ibm,receive-hvpipe-msg "
-				"ibm,set-system-parameter check-exception"), 0);
+	static const char command[] =
+		"mkdir -p root/proc/device-tree/rtas root/proc/sys/kernel root/sys/class/misc/papr-hvpipe "
+		"root/proc/device-tree/event-sources/ibm,hvpipe-msg-events root/dev && cd root && "
+		"touch dev/papr-hvpipe && cd proc/device-tree && "
+		"touch event-sources/ibm,hvpipe-msg-events/interrupts && cd rtas && "
+		"touch ibm,hypervisor-pipe-capable ibm,send-hvpipe-msg ibm,receive-hvpipe-msg "
+		"ibm,set-system-parameter check-exception";
+
+	assert_int_equal(system(command), 0);
 	put("root/proc/sys/kernel/osrelease", release);
 }
 
@@ -709,12 +724,11 @@ static void doctor_names_what_is_wrong(void **state)
 	make_tree("7.2.13\n");
 	doctor_finds("ok       firmware", 0);
 	doctor_finds("ok       release", 0);
-	for (const char *const *bad = (const char *const[]) { "6.18.32", "6.19.0-rc1", "6.19", "7.0.6+deb13", "6.18.29", NULL };
-	     *bad; bad++) {
+	for_each_text(bad, "6.18.32", "6.19.0-rc1", "6.19", "7.0.6+deb13", "6.18.29") {
 		put("root/proc/sys/kernel/osrelease", *bad);
 		doctor_finds("warning  release   Linux ", 9);
 	}
-	for (const char *const *good = (const char *const[]) { "6.18.31", "6.18.33", "7.0.7", "7.1.0", NULL }; *good; good++) {
+	for_each_text(good, "6.18.31", "6.18.33", "7.0.7", "7.1.0") {
 		put("root/proc/sys/kernel/osrelease", *good);
 		doctor_finds("is not known to be bad", 0);
 	}
@@ -738,8 +752,9 @@ static void doctor_speaks_json_and_writes_a_report(void **state)
 	expect_exit(0);
 	expect_words(out, "{\"check\": \"firmware\", \"result\": \"ok\", \"text\": \"the hypervisor offers its pipe\", "
 		     "\"remedy\": null},");
-	assert_int_equal(system("grep -q 'ok       firmware' report.txt && grep -q 'ibm,send-hvpipe-msg:' report.txt && "
-				"grep -qF 'Linux \\x1b \"7.2.13\"' report.txt"), 0);
+	assert_int_equal(system("grep -q 'ok       firmware' report.txt"), 0);
+	assert_int_equal(system("grep -q 'ibm,send-hvpipe-msg:' report.txt"), 0);
+	assert_int_equal(system("grep -qF 'Linux \\x1b \"7.2.13\"' report.txt"), 0);
 	start("doctor", "--root=root", "--report=report.txt");
 	expect_exit(EXIT_FAILURE);
 	expect_words(err, "report.txt: File exists");
@@ -779,6 +794,7 @@ int main(int argc, char **argv)
 	};
 
 	assert_int_equal(argc, 2);
-	program = argv[1];
+	/* Each test works in a directory of its own. */
+	program = realpath(argv[1], NULL);
 	return cmocka_run_group_tests_name("hvpipe", tests, NULL, NULL);
 }
