@@ -145,6 +145,7 @@ typedef struct TypeInfo {
 	}
 
 #define DEFINE_TYPES(types) static const void *const unused_types __attribute__((unused)) = types;
+
 #define DEVICE_CLASS(klass) ((DeviceClass *)(klass))
 #define DEVICE_CATEGORY_MISC 0
 #define set_bit(bit, word) ((void)(*&(word) |= 1ul << (bit)))
