@@ -5,10 +5,15 @@
  * that the HMC, the partition and people see must be the same.
  *
  * The machine is also saved, and loaded as it is on the same machine or another one: that is never refused, and what is
- * saved next is the same again. With fields changed by the input it may be refused; else it is as good as any other.
+ * saved next is the same again. With fields changed by the input it may be refused, and then nothing has changed; else
+ * it is as good as any other.
  */
 #include "frames.h"
 #include "spapr_hvpipe_fault.c"
+#include "spapr_hvpipe_queue.c"
+#include "spapr_hvpipe_source.c"
+#include "spapr_hvpipe_chardev.c"
+#include "spapr_hvpipe_migration.c"
 #include "spapr_hvpipe.c"
 
 #define RAM 0x6000
@@ -21,7 +26,7 @@
 
 /* An HMC's end of the link. */
 struct hmc {
-	SpaprHvpipeSource *source;
+	SpaprHvpipeChardev *source;
 	GByteArray *in;		/* towards the device, not read by it yet */
 	GByteArray *out;	/* from the device, of this connection */
 	size_t room;		/* bytes that the socket takes */
@@ -40,6 +45,7 @@ static uint8_t ram[RAM];
 static uint32_t call_in[4], call_out[4];
 static struct hmc hmcs[HMCS];
 static SpaprHvpipeSource *echo;
+static SpaprHvpipeSourceClass source_class, chardev_class, echo_class;
 static GString *seen;
 static bool whole;
 static uint32_t seed;
@@ -95,9 +101,10 @@ MemoryRegion *address_space_translate(AddressSpace *as, hwaddr address, hwaddr *
 	return &ram_region;
 }
 
-bool memory_access_is_direct(MemoryRegion *region, bool is_write)
+bool memory_access_is_direct(MemoryRegion *region, bool is_write, int attrs)
 {
 	(void)is_write;
+	(void)attrs;
 	return region == &ram_region;
 }
 
@@ -150,7 +157,7 @@ static void open_link(struct hmc *hmc)
 	hvpipe_link_event(hmc->source, CHR_EVENT_OPENED);
 }
 
-int qemu_chr_fe_write(CharBackend *chr, const uint8_t *buf, int len)
+int qemu_chr_fe_write(CharFrontend *chr, const uint8_t *buf, int len)
 {
 	struct hmc *hmc = chr->opaque;
 	size_t n;
@@ -167,7 +174,7 @@ int qemu_chr_fe_write(CharBackend *chr, const uint8_t *buf, int len)
 	return n ? (int)n : -1;
 }
 
-guint qemu_chr_fe_add_watch(CharBackend *chr, GIOCondition condition, FEWatchFunc callback, void *opaque)
+guint qemu_chr_fe_add_watch(CharFrontend *chr, GIOCondition condition, FEWatchFunc callback, void *opaque)
 {
 	struct hmc *hmc = chr->opaque;
 
@@ -184,12 +191,12 @@ gboolean fuzz_remove_watch(guint id)
 	return TRUE;
 }
 
-void qemu_chr_fe_disconnect(CharBackend *chr)
+void qemu_chr_fe_disconnect(CharFrontend *chr)
 {
 	hang_up(chr->opaque);
 }
 
-void qemu_chr_fe_accept_input(CharBackend *chr)
+void qemu_chr_fe_accept_input(CharFrontend *chr)
 {
 	(void)chr;	/* what waits is offered after each operation */
 }
@@ -222,18 +229,27 @@ static void put_frame(struct hmc *hmc, HvpipeLinkType type, uint64_t sequence, c
 		g_byte_array_append(hmc->in, payload, len);
 }
 
-static SpaprHvpipeSource *new_source(uint32_t id, struct hmc *hmc)
+static void realize_source(SpaprHvpipeSource *source, SpaprHvpipeSourceClass *class, uint32_t id)
 {
-	SpaprHvpipeSource *source = g_new0(SpaprHvpipeSource, 1);
 	Error *error = NULL;
 
+	source->parent_obj.class = &class->parent_class.parent;
+	source->parent_obj.parent_bus = &fuzz_pipe->bus;
 	source->id = id;
 	source->queue_limit = QUEUE_LIMIT;
-	source->chr.opaque = hmc;
-	source->echo = !hmc;
-	hvpipe_source_realize(&source->parent, &error);
+	hvpipe_source_init(&source->parent_obj);
+	class->parent_class.realize(&source->parent_obj, &error);
 	CHECK(!error);
-	return source;
+}
+
+static SpaprHvpipeChardev *new_chardev(uint32_t id, struct hmc *hmc)
+{
+	SpaprHvpipeChardev *chardev = g_new0(SpaprHvpipeChardev, 1);
+
+	chardev->chr.opaque = hmc;
+	hvpipe_chardev_init(OBJECT(chardev));
+	realize_source(&chardev->parent_obj, &chardev_class, id);
+	return chardev;
 }
 
 static void start_machine(bool capable)
@@ -244,30 +260,32 @@ static void start_machine(bool capable)
 	fuzz_machine.hvpipe = NULL;
 	fuzz_pipe = s;
 	s->capable = capable;
-	hvpipe_init((Object *)s);
-	hvpipe_realize(&s->parent, &error);
+	s->announce_again = true;
+	s->payload_limit = HVPIPE_PAYLOAD_MAX;
+	hvpipe_init(OBJECT(s));
+	hvpipe_realize(&s->parent_obj, &error);
 	CHECK(!error && fuzz_machine.hvpipe == (capable ? s : NULL));
+	hvpipe_source_class_init(&source_class.parent_class.parent, NULL);
+	chardev_class = echo_class = source_class;
+	hvpipe_chardev_class_init(&chardev_class.parent_class.parent, NULL);
+	hvpipe_echo_class_init(&echo_class.parent_class.parent, NULL);
 	for (int i = 0; i < HMCS; i++)
-		hmcs[i].source = new_source(0x02000001 + i, hmcs + i);
-	echo = new_source(0x02000001 + HMCS, NULL);
+		hmcs[i].source = new_chardev(0x02000001 + i, hmcs + i);
+	echo = g_new0(SpaprHvpipeSource, 1);
+	realize_source(echo, &echo_class, 0x02000001 + HMCS);
 }
 
 static void end_machine(void)
 {
 	SpaprHvpipe *s = fuzz_pipe;
-	HvpipeEntry *entry;
 
 	for (int i = 0; i < HMCS; i++) {
 		hang_up(hmcs + i);
+		hvpipe_chardev_finalize(OBJECT(hmcs[i].source));
 		g_free(hmcs[i].source);
 	}
 	g_free(echo);
-	while ((entry = QTAILQ_FIRST(&s->queue))) {
-		QTAILQ_REMOVE(&s->queue, entry, next);
-		g_free(entry);
-	}
-	g_free(s->raise_timer);
-	hvpipe_finalize((Object *)s);
+	hvpipe_finalize(OBJECT(s));
 	g_free(s);
 }
 
@@ -295,9 +313,9 @@ static void tear_down(void)
 	}
 }
 
-static void check_source(SpaprHvpipe *s, const SpaprHvpipeSource *source)
+static void check_source(SpaprHvpipe *s, const SpaprHvpipeSource *source, const HvpipeSession *session)
 {
-	uint64_t sequence = source->received;
+	uint64_t sequence = session ? session->received : 0;
 	const HvpipeEntry *entry, *last = NULL;
 	uint32_t queued = 0;
 
@@ -308,7 +326,7 @@ static void check_source(SpaprHvpipe *s, const SpaprHvpipeSource *source)
 		      entry->type == HVPIPE_EVENT_LOST && !entry->size &&
 		      (edited || !last || last->type != HVPIPE_EVENT_LOST));
 		if (entry->sequence) {
-			CHECK(entry->sequence > sequence);
+			CHECK(session && entry->sequence > sequence);
 			sequence = entry->sequence;
 		}
 		queued += entry->type == HVPIPE_EVENT_MESSAGE;
@@ -317,20 +335,42 @@ static void check_source(SpaprHvpipe *s, const SpaprHvpipeSource *source)
 	CHECK(source->last == last);
 	CHECK(source->queued == queued);
 	CHECK(queued <= most);
-	CHECK(sequence < source->next_in);
-	CHECK(source->link == HVPIPE_LINK_UP || (!source->out_size && !source->watch && !source->state_due &&
-						 !source->ack_due && !source->message_due));
-	CHECK(source->in_size < HVPIPE_LINK_MAX_FRAME && (!source->out_size || source->out_done < source->out_size));
+	CHECK(!session || sequence < session->next_in);
+}
+
+static void check_link(SpaprHvpipe *s, const SpaprHvpipeChardev *chardev)
+{
+	const HvpipeSession *session = &chardev->session;
+	bool waits = session->state != HVPIPE_MESSAGE_NONE && session->state != HVPIPE_MESSAGE_ORPHAN;
+
+	check_source(s, &chardev->parent_obj, session);
+	CHECK(chardev->link == HVPIPE_LINK_UP || (!chardev->out_size && !chardev->watch && !chardev->state_due &&
+						  !chardev->ack_due && !chardev->message_due));
+	CHECK(chardev->in_size < HVPIPE_LINK_MAX_FRAME &&
+	      (!chardev->out_size || chardev->out_done < chardev->out_size));
+	CHECK(!waits || s->caller.source == &chardev->parent_obj);
+	CHECK(session->state == HVPIPE_MESSAGE_NONE || (session->size && session->size <= HVPIPE_PAYLOAD_MAX));
+	CHECK(!chardev->message_due || session->state == HVPIPE_MESSAGE_IN_FLIGHT);
 }
 
 static void check(SpaprHvpipe *s)
 {
-	CHECK(!s->announced || (s->enabled && QTAILQ_FIRST(&s->queue)));
-	CHECK(!s->enabled || s->announced || !QTAILQ_FIRST(&s->queue));
-	CHECK(!s->fetched || (s->announced && QTAILQ_FIRST(&s->queue)->type == HVPIPE_EVENT_MESSAGE));
+	const HvpipeEntry *head = QTAILQ_FIRST(&s->queue), *entry;
+	bool message = head && head->type == HVPIPE_EVENT_MESSAGE;
+	uint32_t queued = 0;
+
+	QTAILQ_FOREACH(entry, &s->queue, next)
+		queued++;
+	CHECK(s->nr_queued == queued);
+	CHECK(!s->announced || (s->enabled && head));
+	CHECK(!s->enabled || s->announced || !head || s->announce_timer->pending || paused);
+	CHECK(!s->fetched || (s->announced && message));
+	CHECK(!s->withheld || (!s->enabled && message));
+	CHECK(!s->caller.source || (s->enabled && s->caller.source->id == s->caller.source_id));
+	CHECK(s->caller.source || !s->caller.source_id);
 	for (int i = 0; i < HMCS; i++)
-		check_source(s, hmcs[i].source);
-	check_source(s, echo);
+		check_link(s, hmcs[i].source);
+	check_source(s, echo, NULL);
 }
 
 static void call_send(SpaprHvpipe *s, uint32_t source, uint32_t list)
@@ -394,7 +434,7 @@ static void inject(SpaprHvpipe *s, struct input *in)
 	Error *error = NULL;
 
 	free(bytes);
-	hvpipe_set_inject((Object *)s, text, &error);
+	hvpipe_set_inject(OBJECT(s), text, &error);
 	if (error) {
 		g_string_append(seen, error->text);
 		error_free(error);
@@ -407,17 +447,31 @@ static void run_partition(void)
 	hvpipe_vm_change_state(fuzz_pipe, true, 0);
 }
 
+static size_t size_of(const VMStateField *field, void *opaque)
+{
+	uint32_t size;
+
+	if (!(field->flags & VMS_VBUFFER))
+		return field->size;
+	memcpy(&size, (char *)opaque + field->size_offset, sizeof(size));
+	return size;
+}
+
 static void save_fields(const VMStateDescription *description, void *opaque, GByteArray *out)
 {
 	void *entry;
 
-	CHECK(!description->needed && !description->subsections && !description->post_save);
+	CHECK(!description->needed && !description->subsections);
 	CHECK(!description->pre_save || !description->pre_save(opaque));
 	for (const VMStateField *field = description->fields; field->name; field++) {
 		void *at = (char *)opaque + field->offset;
 
+		if (field->field_exists) {
+			CHECK(field->field_exists(opaque, description->version_id));
+			continue;
+		}
 		if (!field->entry) {
-			g_byte_array_append(out, at, field->size);
+			g_byte_array_append(out, at, size_of(field, opaque));
 			continue;
 		}
 		QTAILQ_RAW_FOREACH(entry, at, field->entry_next) {
@@ -426,16 +480,14 @@ static void save_fields(const VMStateDescription *description, void *opaque, GBy
 		}
 		g_byte_array_append(out, (uint8_t[]) { 0 }, 1);
 	}
+	CHECK(!description->post_save || !description->post_save(opaque));
 }
 
 static GByteArray *save(void)
 {
 	GByteArray *out = g_byte_array_sized_new(1 << 16);
 
-	save_fields(&vmstate_hvpipe, fuzz_pipe, out);
-	for (int i = 0; i < HMCS; i++)
-		save_fields(&vmstate_hvpipe_source, hmcs[i].source, out);
-	save_fields(&vmstate_hvpipe_source, echo, out);
+	save_fields(&vmstate_spapr_hvpipe, fuzz_pipe, out);
 	return out;
 }
 
@@ -444,11 +496,14 @@ static void load_value(struct load *load, void *to, size_t size, bool is_bool)
 {
 	uint64_t value = 0;
 	uint8_t change;
+	size_t have = MIN(size, load->left);	/* less, when a size was changed: then the rest is zeros, as in QEMU */
 
-	CHECK(size <= load->left);
-	memcpy(to, load->next, size);
-	load->next += size;
-	load->left -= size;
+	memset(to, 0, size);
+	memcpy(to, load->next, have);
+	load->next += have;
+	load->left -= have;
+	if (is_bool)
+		*(uint8_t *)to = !!*(uint8_t *)to;
 	if (!load->edits || load->skip--)
 		return;
 	load->edits--;
@@ -475,11 +530,11 @@ static int load_fields(const VMStateDescription *description, void *opaque, stru
 static int load_entries(const VMStateField *field, void *head, struct load *load)
 {
 	HvpipeEntry plain = { .source_id = 0x02000001, .type = HVPIPE_EVENT_MESSAGE, .size = 1 };
+	HvpipeSession session = { .source_id = 0x02000001, .next_in = 1 };
 	g_autoptr(GByteArray) other = g_byte_array_new();
 	bool is, was;
 
-	CHECK(field->entry == &vmstate_hvpipe_entry);
-	save_fields(field->entry, &plain, other);
+	save_fields(field->entry, field->entry == &vmstate_hvpipe_entry ? (void *)&plain : &session, other);
 	for (;;) {
 		struct load from;
 		void *entry;
@@ -522,36 +577,35 @@ static int load_fields(const VMStateDescription *description, void *opaque, stru
 	for (const VMStateField *field = description->fields; !ret && field->name; field++) {
 		void *at = (char *)opaque + field->offset;
 
-		if (field->entry)
+		if (field->field_exists)
+			ret = field->field_exists(opaque, description->version_id) ? 0 : -1;
+		else if (field->entry)
 			ret = load_entries(field, at, load);
 		else
-			load_value(load, at, field->size, field->is_bool);
+			load_value(load, at, size_of(field, opaque), field->is_bool);
 	}
 	return ret || !description->post_load ? ret : description->post_load(opaque, description->version_id);
 }
 
-static int load_source(SpaprHvpipeSource *source, struct load *load)
-{
-	int ret = load_fields(&vmstate_hvpipe_source, source, load);
-
-	CHECK(!ret || source->record.state == HVPIPE_RECORD_NONE);
-	most = MAX(most, source->queued);
-	return ret;
-}
-
-/* Load what was saved on the machine that is there, changed if there are EDITS; returns whether it was accepted. */
+/*
+ * Load what was saved on the machine that is there, changed if there are EDITS; returns whether it was accepted. If not,
+ * the machine is what it was.
+ */
 static bool load(const GByteArray *saved, struct input *in, unsigned int edits)
 {
 	struct load load = { saved->data, saved->len, in, edits, edits ? take_byte(in) : 0 };
-	int ret = load_fields(&vmstate_hvpipe, fuzz_pipe, &load);
+	g_autoptr(GByteArray) before = save(), after = NULL;
+	bool loaded = !load_fields(&vmstate_spapr_hvpipe, fuzz_pipe, &load);
 
-	CHECK(!ret || (!QTAILQ_FIRST(&fuzz_pipe->queue) && !fuzz_pipe->enabled));
-	for (int i = 0; !ret && i < HMCS; i++)
-		ret = load_source(hmcs[i].source, &load);
-	if (!ret)
-		ret = load_source(echo, &load);
-	CHECK(ret || !load.left);
-	return !ret;
+	CHECK(edits || !loaded || !load.left);
+	for (int i = 0; i < HMCS; i++)
+		most = MAX(most, hmcs[i].source->parent_obj.queued);
+	most = MAX(most, echo->queued);
+	if (!loaded) {
+		after = save();
+		CHECK(before->len == after->len && !memcmp(before->data, after->data, before->len));
+	}
+	return loaded;
 }
 
 /* Load what the device itself has saved: it is accepted, and saved as the same again. */
@@ -562,8 +616,8 @@ static void load_own(const GByteArray *saved)
 	CHECK(load(saved, NULL, 0));
 	check(fuzz_pipe);
 	again = save();
-	if (!fuzz_pipe->capable)	/* all but that it is enabled, announced, fetched */
-		memcpy(again->data, saved->data, 3);
+	if (!fuzz_pipe->capable)	/* it is disabled, and nobody waits for an answer */
+		return;
 	CHECK(again->len == saved->len && !memcmp(again->data, saved->data, saved->len));
 }
 
@@ -592,7 +646,8 @@ static void move(uint8_t how, struct input *in)
 		end_machine();
 		start_machine(false);
 		load_own(saved);
-		saved->data[0] = saved->data[1] = saved->data[2] = 0;
+		g_byte_array_unref(saved);
+		saved = save();
 	}
 	if (how >> 6 > 1) {
 		end_machine();
@@ -614,6 +669,24 @@ static void move(uint8_t how, struct input *in)
 	see(saved);
 	if (how & 0x10)
 		run_partition();
+}
+
+/* Another reading of what PAPR leaves open */
+static void be(SpaprHvpipe *s, uint8_t personality)
+{
+	s->announce_again = !(personality & 1);
+	s->empty_receive = personality & 2 ? RTAS_OUT_PARAM_ERROR : RTAS_OUT_SUCCESS;
+	s->payload_limit = personality & 4 ? HVPIPE_LIMIT_CODE : HVPIPE_LIMIT_LETTERS;
+	s->announce_delay_us = personality & 8 ? 1 : 0;
+	s->refuse_second_send = personality & 16;
+}
+
+static void fire(QEMUTimer *timer)
+{
+	if (timer->pending && !paused) {
+		timer->pending = false;
+		timer->callback(timer->opaque);
+	}
 }
 
 static void operate(SpaprHvpipe *s, struct input *in)
@@ -649,14 +722,14 @@ static void operate(SpaprHvpipe *s, struct input *in)
 		g_byte_array_append(hmc->in, bytes, hvpipe_link_pack_hmc_state(bytes, &hello));
 		break;
 	case 4:
-		sequence = hmc->source->next_in + (int8_t)take_byte(in);
+		sequence = hmc->source->session.next_in + (int8_t)take_byte(in);
 		len = take_word(in) % (HVPIPE_LINK_MAX_PAYLOAD + 1);
 		memset(bytes, take_byte(in), len);
 		put_frame(hmc, HVPIPE_LINK_MESSAGE, sequence, bytes, len);
 		break;
 	case 5:
 	case 6:
-		sequence = hmc->source->last_out + (int8_t)take_byte(in);
+		sequence = hmc->source->session.last_out + (int8_t)take_byte(in);
 		put_frame(hmc, operation % 16 == 5 ? HVPIPE_LINK_ACK : HVPIPE_LINK_NACK, sequence, NULL, 0);
 		break;
 	case 7:
@@ -708,15 +781,24 @@ static void operate(SpaprHvpipe *s, struct input *in)
 			hvpipe_reset(s);
 			break;
 		case 2:
-			hvpipe_raise_again(s);
+			fire(s->raise_timer);
 			break;
 		default:
-			text = hvpipe_get_inject((Object *)s, NULL);
+			text = hvpipe_get_inject(OBJECT(s), NULL);
 			g_string_append(seen, text);
 		}
 		break;
 	case 15:
-		hmc->dies = true;
+		switch (operation >> 6) {
+		case 1:
+			be(s, take_byte(in));
+			break;
+		case 2:
+			fire(s->announce_timer);
+			break;
+		default:
+			hmc->dies = true;
+		}
 		break;
 	}
 }

@@ -21,6 +21,8 @@
 
 #include "qemu/queue.h"
 
+#define QEMU_VERSION_MAJOR 99	/* newer than all: no stand-ins for older ones */
+#define QEMU_VERSION_MINOR 0
 #define QEMU_PACKED __attribute__((packed))
 #define GiB (1ull << 30)
 #define be16_to_cpu __builtin_bswap16
@@ -74,19 +76,31 @@ static inline int qemu_strtoi64(const char *text, const char **end, int base, in
 	return stop == text || *stop ? -EINVAL : -errno;
 }
 
-/* Objects: no classes, an object is the start of its device's structure */
-typedef struct Object {
-	int unused;
-} Object, DeviceState;
+/* Objects: one is the start of its device's structure, and the fuzz target gives it its class */
 typedef struct ObjectClass {
 	int unused;
 } ObjectClass;
+typedef struct BusState BusState;
+typedef struct Object {
+	ObjectClass *class;
+	BusState *parent_bus;
+} Object, DeviceState, SysBusDevice;
+struct BusState {
+	DeviceState *parent;
+};
 typedef struct VMStateDescription VMStateDescription;
-/* A number, a buffer, or a queue of entries that have a description of their own */
+typedef struct VMStateInfo {
+	int unused;
+} VMStateInfo;
+static const VMStateInfo vmstate_info_buffer;
+/* A number, a buffer as long as a number before it, a check, or a queue of entries that have their own description */
 typedef struct VMStateField {
 	const char *name;
-	size_t offset, size;
+	size_t offset, size, size_offset;
 	bool is_bool;
+	int flags;
+	const VMStateInfo *info;
+	bool (*field_exists)(void *opaque, int version_id);
 	const VMStateDescription *entry;
 	size_t entry_size, entry_next;
 } VMStateField;
@@ -110,7 +124,9 @@ struct VMStateDescription {
 #define VMSTATE_UINT16(field, type) { VMSTATE_FIELD(field, type) }
 #define VMSTATE_UINT32(field, type) { VMSTATE_FIELD(field, type) }
 #define VMSTATE_UINT64(field, type) { VMSTATE_FIELD(field, type) }
-#define VMSTATE_BUFFER(field, type) { VMSTATE_FIELD(field, type) }
+#define VMSTATE_VALIDATE(text, test) { .name = (text), .field_exists = (test) }
+#define VMS_VBUFFER 1
+#define vmstate_offset_value(state, field, type) offsetof(state, field)
 #define VMSTATE_QTAILQ_V(field, type, version, description, entry_type, next) \
 	{ VMSTATE_FIELD(field, type), .entry = &(description), .entry_size = sizeof(entry_type), \
 	  .entry_next = offsetof(entry_type, next) }
@@ -120,22 +136,27 @@ struct VMStateDescription {
 typedef struct Property {
 	int unused;
 } Property;
+typedef void (*DeviceRealize)(DeviceState *dev, Error **errp);
 typedef struct DeviceClass {
-	void (*realize)(DeviceState *dev, Error **errp);
+	ObjectClass parent;
+	DeviceRealize realize;
 	const VMStateDescription *vmsd;
-	const char *desc;
+	const char *desc, *bus_type;
 	bool user_creatable, hotpluggable;
 	unsigned long categories;
 } DeviceClass;
 typedef struct TypeInfo {
 	const char *name, *parent;
-	size_t instance_size;
+	bool abstract;
+	size_t instance_size, class_size;
 	void (*instance_init)(Object *obj);
 	void (*instance_finalize)(Object *obj);
-	void (*class_init)(ObjectClass *klass, void *data);
+	void (*class_init)(ObjectClass *klass, const void *data);
 } TypeInfo;
 
+#define TYPE_BUS "bus"
 #define TYPE_DEVICE "device"
+#define TYPE_SYS_BUS_DEVICE "sys-bus-device"
 #define TYPE_SPAPR_MACHINE "spapr-machine"
 #define OBJECT_DECLARE_SIMPLE_TYPE(type, NAME) \
 	typedef struct type type; \
@@ -143,21 +164,43 @@ typedef struct TypeInfo {
 	{ \
 		return object; \
 	}
-
-#define DEFINE_TYPES(types) static const void *const unused_types __attribute__((unused)) = types;
-
+#define OBJECT_DECLARE_TYPE(type, class_type, NAME) \
+	OBJECT_DECLARE_SIMPLE_TYPE(type, NAME) \
+	typedef struct class_type class_type; \
+	static inline class_type *NAME##_CLASS(void *klass) \
+	{ \
+		return klass; \
+	} \
+	static inline class_type *NAME##_GET_CLASS(void *object) \
+	{ \
+		return (class_type *)((Object *)object)->class; \
+	}
+#define OBJECT(object) ((void *)(object))
+#define DEFINE_TYPES(types) static const void *const types##_unused __attribute__((unused)) = types;
+#define DEFINE_PROP_BOOL(...) { 0 }
+#define DEFINE_PROP_CHR(...) { 0 }
+#define DEFINE_PROP_INT32(...) { 0 }
+#define DEFINE_PROP_UINT32(...) { 0 }
+#define OBJ_PROP_FLAG_READ 0
 #define DEVICE_CLASS(klass) ((DeviceClass *)(klass))
 #define DEVICE_CATEGORY_MISC 0
 #define set_bit(bit, word) ((void)(*&(word) |= 1ul << (bit)))
 #define device_class_set_props(class, properties) ((void)(properties))
-#define object_class_property_add_str(class, name, get, set) ((void)(get), (void)(set))
+#define device_class_set_parent_realize(class, function, parent) \
+	((void)(*(parent) = (class)->realize, (class)->realize = (function)))
+#define object_class_property_add_bool(class, name, get, set) ((void)(get))
+#define object_class_property_add_str(class, name, get, set) ((void)(get))
+#define object_property_add_uint32_ptr(object, name, value, flags) ((void)(const uint32_t *)(value))
+#define object_property_add_uint64_ptr(object, name, value, flags) ((void)(const uint64_t *)(value))
 #define object_class_property_set_description(class, name, text) ((void)0)
-#define object_dynamic_cast(object, type) (object)
+#define TYPE_CHARDEV_MUX "chardev-mux"
+#define object_dynamic_cast(object, type) (strcmp((type), TYPE_CHARDEV_MUX) ? (void *)(object) : NULL)
 #define qdev_get_machine() (&fuzz_machine)
+#define qdev_get_parent_bus(dev) ((dev)->parent_bus)
+#define qbus_init(bus, size, type, dev, name) ((void)((bus)->parent = (dev)))
 #define object_resolve_path_type(path, type, ambiguous) ((void)(type), fuzz_pipe)
 #define qdev_add_vm_change_state_handler(dev, handler, opaque) ((void)(handler))
 #define qemu_register_reset(handler, opaque) ((void)(handler))
-#define vmstate_register(object, id, description, opaque) ((void)(description))
 
 /* The machine and its RTAS */
 typedef struct SpaprHvpipe SpaprHvpipe;
@@ -175,6 +218,7 @@ typedef int RunState;
 
 #define RTAS_OUT_SUCCESS 0
 #define RTAS_OUT_NO_ERRORS_FOUND 1
+#define RTAS_OUT_HW_ERROR -1
 #define RTAS_OUT_BUSY -2
 #define RTAS_OUT_PARAM_ERROR -3
 #define RTAS_OUT_SYSPARM_PARAM_ERROR -9999
@@ -182,20 +226,21 @@ typedef int RunState;
 #define RTAS_IBM_RECEIVE_HVPIPE_MSG 1
 #define SPAPR_IRQ_HVPIPE 0
 #define RUN_STATE_INMIGRATE 1
-#define SPAPR_MACHINE_GET_CLASS(machine) (&(struct { bool legacy_irq_allocation; }) { false })
-#define spapr_irq_findone(machine, errp) (0)
 #define spapr_irq_claim(machine, irq, lsi, errp) (0)
 #define spapr_rtas_register(token, name, call) ((void)(call))
 #define spapr_qirq(machine, irq) (irq)
 #define runstate_check(state) fuzz_incoming
 
-/* Time stands still */
+/* Time stands still; the fuzz target fires timers */
 typedef struct QEMUTimer {
-	int unused;
+	void (*callback)(void *opaque);
+	void *opaque;
+	bool pending;
 } QEMUTimer;
 
+#define QEMU_CLOCK_REALTIME 0
 #define QEMU_CLOCK_VIRTUAL 0
-#define SCALE_MS 1000000
+#define SCALE_US 1000
 /* Nobody else runs: waiting is over at once. */
 typedef struct QemuCond {
 	int unused;
@@ -205,10 +250,22 @@ typedef struct QemuCond {
 #define qemu_cond_init(cond) ((void)(cond))
 #define qemu_cond_destroy(cond) ((void)(cond))
 #define qemu_cond_broadcast(cond) ((void)(cond))
-#define qemu_cond_timedwait_iothread(cond, ms) ((void)(cond), (void)(ms))
-#define timer_new_ns(clock, callback, opaque) ((void)(callback), g_new0(QEMUTimer, 1))
-#define timer_mod(timer, when) ((void)(when))
+#define qemu_cond_timedwait_bql(cond, ms) ((void)(cond), (void)(ms))
+#define timer_mod(timer, when) ((void)((timer)->pending = (when) >= 0))
+#define timer_del(timer) ((void)((timer)->pending = false))
+#define timer_pending(timer) ((timer)->pending)
+#define timer_free(timer) g_free(timer)
 #define qemu_clock_get_ns(clock) 0
+#define qemu_clock_get_ms(clock) 0
+
+static inline QEMUTimer *timer_new_ns(int clock, void (*callback)(void *opaque), void *opaque)
+{
+	QEMUTimer *timer = g_new0(QEMUTimer, 1);
+
+	timer->callback = callback;
+	timer->opaque = opaque;
+	return timer;
+}
 
 /* Memory: some RAM from 0 on, and then nothing */
 typedef struct MemoryRegion {
@@ -223,9 +280,10 @@ typedef struct AddressSpace {
 #define RCU_READ_LOCK_GUARD() ((void)0)
 
 /* Character devices */
-typedef struct CharBackend {
+typedef struct Chardev Chardev;
+typedef struct CharFrontend {
 	void *opaque;
-} CharBackend;
+} CharFrontend;
 typedef enum QEMUChrEvent {
 	CHR_EVENT_OPENED,
 	CHR_EVENT_CLOSED,
@@ -233,7 +291,7 @@ typedef enum QEMUChrEvent {
 } QEMUChrEvent;
 typedef gboolean (*FEWatchFunc)(void *do_not_use, GIOCondition condition, void *opaque);
 
-#define qemu_chr_fe_backend_connected(chr) ((chr)->opaque != NULL)
+#define qemu_chr_fe_get_driver(chr) ((chr)->opaque)
 #define qemu_chr_fe_set_handlers(chr, can_receive, receive, event, change, opaque, context, open) \
 	((void)(can_receive), (void)(receive), (void)(event))
 
@@ -248,12 +306,12 @@ void qemu_irq_pulse(qemu_irq irq);
 uint32_t rtas_ld(target_ulong address, int n);
 void rtas_st(target_ulong address, int n, uint32_t value);
 MemoryRegion *address_space_translate(AddressSpace *as, hwaddr address, hwaddr *xlat, hwaddr *len, bool is_write, int attrs);
-bool memory_access_is_direct(MemoryRegion *region, bool is_write);
+bool memory_access_is_direct(MemoryRegion *region, bool is_write, int attrs);
 int address_space_rw(AddressSpace *as, hwaddr address, int attrs, void *buf, hwaddr len, bool is_write);
-int qemu_chr_fe_write(CharBackend *chr, const uint8_t *buf, int len);
-guint qemu_chr_fe_add_watch(CharBackend *chr, GIOCondition condition, FEWatchFunc callback, void *opaque);
-void qemu_chr_fe_disconnect(CharBackend *chr);
-void qemu_chr_fe_accept_input(CharBackend *chr);
+int qemu_chr_fe_write(CharFrontend *chr, const uint8_t *buf, int len);
+guint qemu_chr_fe_add_watch(CharFrontend *chr, GIOCondition condition, FEWatchFunc callback, void *opaque);
+void qemu_chr_fe_disconnect(CharFrontend *chr);
+void qemu_chr_fe_accept_input(CharFrontend *chr);
 gboolean fuzz_remove_watch(guint id);
 
 #define g_source_remove fuzz_remove_watch
