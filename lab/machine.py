@@ -71,10 +71,10 @@ def qemu_command(place: Path, name: str, lines: dict[str, str], sources=(), echo
     for source, path in source_sockets(place, sources).items():
         command += ["-chardev", f"socket,id={source},path={path},server=on,wait=off"]
     for source in [*sources, *echo]:
-        source, _, more = source.partition(",")
-        more = more or ("echo=on" if source in echo else "")
-        command += ["-device", f"spapr-hvpipe-source,id=source-{source},source-id={source_id(source):#x},"
-                    + ",".join(filter(None, ("" if source in echo else f"chardev={source}", more)))]
+        address, _, more = source.partition(",")
+        device = "spapr-hvpipe-echo" if source in echo else f"spapr-hvpipe-source,chardev={address}"
+        command += ["-device", f"{device},id=source-{address},source-id={source_id(address):#x}"
+                    + (f",{more}" if more else "")]
     return [str(word) for word in [*command, *options]]
 
 
