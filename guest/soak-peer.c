@@ -6,7 +6,7 @@
  *	soak-peer run FILE SOURCE KEY COUNT ECHO CLOSE	send until COUNT were sent for sure, or SIGUSR1; receive until
  *							SIGTERM
  *	soak-peer status FILE...			print a line of counts for each
- *	soak-peer dump FILE				print which sends are unknown, and what was received
+ *	soak-peer dump FILE				print which sends are unknown or in doubt, and what was received
  *
  * ECHO is 1 if the source answers each message with itself. About every CLOSE messages the handle is closed for a
  * moment and reopened; 0: never. Everything that must survive kill -9 is in FILE, which is mapped: a message is
@@ -32,11 +32,17 @@
 #define HEAD	40 /* bytes of CRC, source, direction, number and size */
 #define RANGES	65536
 #define UNKNOWN 4096
+#define DOUBTS	65536
 #define AHEAD	100000 /* numbers to look ahead for a short message */
 #define WINDOW	100    /* unanswered messages to an echo */
 
 struct range {
 	uint32_t first, last;
+};
+
+/* A message whose send failed @count times. It may have been taken each time; @seen repeats of the answer came. */
+struct doubt {
+	uint32_t number, count, seen;
 };
 
 struct memory {
@@ -48,7 +54,10 @@ struct memory {
 	volatile uint32_t bad;	    /* messages that were never sent to us, or came out of order */
 	volatile uint32_t ranges;   /* entries in range */
 	volatile uint32_t reopened, refused, lost, recovered, runs, suspended;
+	volatile uint32_t doubled;	/* repeats of messages in doubt */
+	volatile uint32_t doubts;	/* entries in doubt */
 	uint32_t unknowns[UNKNOWN];
+	struct doubt doubt[DOUBTS];
 	struct range range[RANGES]; /* numbers received, in the order they came */
 	char slot[HDR + MAX];	    /* the message being received */
 };
@@ -152,9 +161,14 @@ static uint32_t identify(const char *data, uint32_t len, uint32_t last)
 			return 0;
 		return number;
 	}
-	for (number = last + 1; number <= limit && number < last + AHEAD; number++) {
-		uint64_t seed = seed_of(direction, number);
+	for (uint32_t i = 1; i < AHEAD; i++) {
+		uint64_t seed;
 
+		/* Try the next number, then the last one again, then those after the next. */
+		number = i == 1 ? last + 1 : i == 2 ? last : last + i - 1;
+		if (!number || number > limit)
+			continue;
+		seed = seed_of(direction, number);
 		if (size_of(seed) != len)
 			continue;
 		fill(wanted, len, seed);
@@ -162,6 +176,35 @@ static uint32_t identify(const char *data, uint32_t len, uint32_t last)
 			return number;
 	}
 	return 0;
+}
+
+/* True if @number is a repeat that is allowed: an echo may answer once more for each send that failed. */
+static int is_repeat(uint32_t number)
+{
+	for (uint32_t i = direction == 'P' ? memory->doubts : 0; number && i--; ) {
+		struct doubt *doubt = memory->doubt + i;
+
+		if (doubt->number == number)
+			return doubt->seen < doubt->count ? ++doubt->seen : 0;
+	}
+	return 0;
+}
+
+/* Note that the send of the next message has failed. */
+static void note_doubt(void)
+{
+	struct doubt *doubt = memory->doubt + memory->doubts;
+
+	if (memory->doubts && doubt[-1].number == memory->next) {
+		doubt[-1].count++;
+	} else if (memory->doubts < DOUBTS) {
+		*doubt = (struct doubt) { memory->next, 1, 0 };
+		__sync_synchronize();
+		memory->doubts++;
+	} else {
+		fprintf(stderr, "too many sends in doubt\n");
+		_exit(3);
+	}
 }
 
 /* Count the message in the slot. */
@@ -184,6 +227,8 @@ static void count(uint32_t len)
 			fprintf(stderr, "too many gaps\n");
 			_exit(3);
 		}
+	} else if (is_repeat(number)) {
+		memory->doubled++;
 	} else {
 		memory->bad++;
 		printf("bad after %u: %u bytes, number %u: %.60s\n", last, len, number, data);
@@ -263,6 +308,8 @@ static int send_one(int fd, uint32_t len)
 		return 1;
 	}
 	/* Send the same bytes again. If we are killed before, the message is unknown. */
+	if (n < 0 && (errno == EPIPE || errno == ENXIO))
+		note_doubt();
 	if (n < 0 && errno == EPIPE) {
 		memory->refused++;
 		return 0;
@@ -368,7 +415,7 @@ static int run(uint32_t total, int echo, uint32_t mean)
 			until = 1 + random / 512 % (2 * mean);
 			continue;
 		}
-		/* A refused message is sent again in any case: it may have been delivered. */
+		/* A refused message is sent again first, so that each is sent at least once. */
 		if (memory->sent >= total || (quiet && !len) || (echo && sent >= received + WINDOW)) {
 			poll(NULL, 0, 5);
 			continue;
@@ -414,15 +461,17 @@ int main(int argc, char **argv)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	for (int i = 2; i < argc && !strcmp(argv[1], "status"); i++) {
 		memory = map(argv[i]);
-		printf("%u %u %u %u %u %u %u %u %u %u\n", memory->sent, memory->unknown, memory->received, memory->bad,
+		printf("%u %u %u %u %u %u %u %u %u %u %u\n", memory->sent, memory->unknown, memory->received, memory->bad,
 		       memory->reopened, memory->refused, memory->lost, memory->recovered, memory->runs,
-		       memory->suspended);
+		       memory->suspended, memory->doubled);
 	}
 	if (argc == 3 && !strcmp(argv[1], "dump")) {
 		memory = map(argv[2]);
 		printf("next %u\n", memory->next);
 		for (uint32_t i = 0; i < memory->unknown; i++)
 			printf("unknown %u\n", memory->unknowns[i]);
+		for (uint32_t i = 0; i < memory->doubts; i++)
+			printf("doubt %u %u\n", memory->doubt[i].number, memory->doubt[i].count);
 		for (uint32_t i = 0; i < memory->ranges; i++)
 			printf("range %u %u\n", memory->range[i].first, memory->range[i].last);
 	}

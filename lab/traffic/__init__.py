@@ -13,7 +13,9 @@ numbers grow by one, except for gaps; anything else is an error.
 Each message is judged by these rules:
 
 - A write() in the partition that succeeded: sent. The HMC must get it once, or it is lost or duplicated.
-- A write() that failed with EPIPE: the peer sends the same bytes until that succeeds. They count once.
+- A write() that failed with EPIPE or ENXIO: in doubt, as the HMC may have the message. The peer sends the same bytes
+  until that succeeds. They count once, and may arrive once more for each failure; more often is duplicated. The peer
+  keeps a list of messages in doubt.
 - A write() under way when its process was killed: unknown, and not sent again. If the HMC got it, it counts as sent
   and received, else as neither. The peer keeps a list of unknown messages in a mapped file.
 - A read() that had completed but was not counted when its process was killed: the message is in the mapped file, and

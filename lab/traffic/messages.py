@@ -3,6 +3,7 @@
 
 import re
 import zlib
+from collections import Counter
 
 MASK = 2 ** 64 - 1
 LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -64,7 +65,7 @@ class Stamp:
             if not match or int(match[1], 16) != zlib.crc32(data[8:]) or int(match[3]) != len(data):
                 return 0
             return int(match[2])
-        for number in range(last + 1, last + AHEAD):
+        for number in (last + 1, last, *range(last + 2, last + AHEAD)):
             seed = self.seed(number)
             if self.size(seed) == len(data) and fill(len(data), seed) == data:
                 return number
@@ -77,7 +78,8 @@ class Inbox:
     def __init__(self, stamp: Stamp):
         self.stamp = stamp
         self.ranges = []
-        self.last = self.count = self.duplicated = self.bad = 0
+        self.last = self.count = self.bad = 0
+        self.repeated = Counter()   # {number: how often it arrived again}
 
     def take(self, data: bytes) -> int:
         """Add the message DATA; returns its number."""
@@ -90,7 +92,7 @@ class Inbox:
             self.last = number
             self.count += 1
         elif any(first <= number <= last for first, last in self.ranges):
-            self.duplicated += 1
+            self.repeated[number] += 1
         else:
             self.bad += 1
         return number

@@ -7,6 +7,7 @@ import re
 import subprocess
 import threading
 import time
+from typing import NamedTuple
 
 from .. import HVPIPE_HMC, LIMIT, LOGS, LabError, Stream, source_id
 from .messages import Inbox, Stamp
@@ -182,6 +183,14 @@ class Talker(TrafficHmc):
         self.reader.join(LIMIT)
 
 
+class Dump(NamedTuple):
+    """What a peer knows of single messages."""
+    tried: int                  # numbers 1 to this were sent, or may have been
+    unknown: set[int]           # sends cut off by a kill
+    doubts: dict[int, int]      # {number: how often its send failed with EPIPE or ENXIO}
+    ranges: list[list[int]]     # numbers received
+
+
 class Peer:
     """guest/soak-peer.c on one source in the partition."""
 
@@ -209,8 +218,10 @@ class Peer:
         """Make it read what is pending, and end."""
         self.said += self.running.stop().check()
 
-    def dump(self) -> tuple[int, set[int], list[list[int]]]:
-        """The numbers it tried to send, the unknown ones of these, and ranges of the numbers it received."""
+    def dump(self) -> Dump:
+        """What it knows of single messages."""
         text = self.traffic.partition.check(f"soak-peer dump {self.file}")
-        return (int(re.search(r"next (\d+)", text)[1]) - 1, {int(n) for n in re.findall(r"unknown (\d+)", text)},
-                [[int(a), int(b)] for a, b in re.findall(r"range (\d+) (\d+)", text)])
+        return Dump(int(re.search(r"next (\d+)", text)[1]) - 1,
+                    {int(number) for number in re.findall(r"unknown (\d+)", text)},
+                    {int(number): int(times) for number, times in re.findall(r"doubt (\d+) (\d+)", text)},
+                    [[int(first), int(last)] for first, last in re.findall(r"range (\d+) (\d+)", text)])

@@ -31,17 +31,20 @@ class PeerStatus(NamedTuple):
     recovered: int      # received before a kill, counted after it
     runs: int
     suspended: int      # sends that failed with ENXIO
+    repeated: int       # messages that arrived again, as a send in doubt may
 
 
 @dataclass
 class Account:
-    """How many messages were judged how; see the package."""
+    """How many messages were judged how; see the package. A message counts once, its repeats apart."""
     sent: int = 0
     received: int = 0
     dropped: int = 0
     lost: int = 0
     duplicated: int = 0
     misrouted: int = 0
+    doubts: int = 0         # sends that failed and may have been taken all the same
+    repeated: int = 0       # messages in doubt that arrived again
 
 
 def count_numbers(ranges) -> int:
@@ -150,7 +153,7 @@ class Traffic:
         """Judge every message."""
         drops = self.drops()
         rows = self.status()[0]
-        account = Account(dropped=sum(drops.values()))
+        account = Account()
         unknown = delivered = 0
         for index, (peer, row) in enumerate(zip(self.peers, rows)):
             hmc = self.hmcs[index] if index < len(self.hmcs) else None
@@ -160,6 +163,7 @@ class Traffic:
         self.say(f"sends cut off by a kill: {unknown}, of which {delivered} were delivered; received and counted "
                  f"after a kill: {sum(row.recovered for row in rows)}; printed again after a kill: "
                  f"{sum(hmc.printed_again for hmc in self.hmcs[:2])}")
+        self.say(f"sends in doubt: {account.doubts}, of which {account.repeated} arrived once more")
         console = self.partition.console.text
         if SPLAT.search(console):
             raise LabError(f"the kernel complained:\n{console[-4000:]}")
@@ -167,7 +171,7 @@ class Traffic:
 
     def _account_source(self, account: Account, peer: Peer, row: PeerStatus, hmc, dropped: int) -> tuple[int, int]:
         """Add one source to ACCOUNT; returns how many sends were unknown, and how many of these arrived."""
-        tried, unknown, ranges = peer.dump()
+        tried, unknown, doubts, ranges = peer.dump()
         received = count_numbers(ranges)
         account.misrouted += row.bad
         if isinstance(hmc, Talker):
@@ -177,7 +181,10 @@ class Traffic:
             sent = tried - len(missing & unknown)
             delivered = len(unknown) - len(missing & unknown)
             account.lost += len(missing - unknown)
-            account.duplicated += hmc.inbox.duplicated
+            for number, times in hmc.inbox.repeated.items():
+                allowed = min(times, doubts.get(number, 0))
+                account.repeated += allowed
+                account.duplicated += times - allowed
             account.misrouted += hmc.inbox.bad + (hmc.inbox.last > tried)
         else:
             sure = tried - len(unknown)
@@ -187,8 +194,13 @@ class Traffic:
             elif hmc.received is None:      # stalled, so hmc3 could not be asked
                 at_hmc = sure
             else:
-                at_hmc = hmc.received
-                account.misrouted += abs(hmc.queued - at_hmc)
+                at_hmc = hmc.received - row.repeated
+                account.misrouted += abs(hmc.queued - hmc.received)
+                # Repeats whose answers were dropped, or not counted when the peer was killed.
+                unseen = max(0, min(at_hmc - tried, sum(doubts.values()) - row.repeated))
+                at_hmc -= unseen
+                dropped -= min(unseen, max(0, received + dropped - at_hmc))
+            account.repeated += row.repeated
             from_hmc, possible = at_hmc, tried
             delivered = max(0, min(at_hmc, tried) - sure)
             sent = sure + delivered
@@ -197,6 +209,8 @@ class Traffic:
         account.misrouted += bool(ranges) and ranges[-1][1] > possible
         account.lost += max(0, from_hmc - received - dropped)
         account.duplicated += max(0, received + dropped - from_hmc)
+        account.dropped += dropped
+        account.doubts += sum(doubts.values())
         account.sent += sent + from_hmc
         account.received += at_hmc + received
         self.say(f"{peer.source}: {sent} sent to the HMC and {at_hmc} received there; {from_hmc} sent by the HMC, "
