@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""HMCs that are killed, stall or come back: nothing is lost or doubled, and waiting programs are told."""
+"""HMCs that are killed, stall or come back: nothing is lost, only a send in doubt comes twice, programs are told."""
 
 import re
 import signal
@@ -49,8 +49,8 @@ def test_sending_hmc_killed(lab, narrow, tmp_path):
 
 
 def test_receiving_hmc_killed(lab, narrow, tmp_path):
-    """An HMC killed three times while it receives: the partition repeats sends until they succeed, and each arrives
-    once."""
+    """An HMC killed three times while it receives: the partition repeats sends until they succeed. Each arrives, and
+    one that the hypervisor left in doubt may arrive once more."""
     count, state, output = 60, tmp_path / "state", tmp_path / "got"
     mark = narrow.hypervisor.size
     hmc = lab.hmc(narrow, "hmc2", "recv", state=state, output=output)
@@ -68,7 +68,9 @@ def test_receiving_hmc_killed(lab, narrow, tmp_path):
     assert "again" in said
     hmc.signal(signal.SIGTERM)
     assert hmc.wait() == 0
-    assert numbers(output.read_text()) == list(range(1, count + 1))
+    got = numbers(output.read_text())
+    assert got == sorted(got) and set(got) == set(range(1, count + 1))
+    assert len(got) - count <= narrow.qmp.get("/machine/peripheral/source-hmc2", "in-doubt") <= 3
 
 
 def test_no_hmc(lab, narrow):
