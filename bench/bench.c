@@ -3,7 +3,7 @@
  * What calls of the hypervisor pipe cost, in guest instructions. Runs in a
  * partition whose hypervisor counts virtual time by instructions (QEMU's
  * -icount shift=0: one instruction is one nanosecond) and answers for the
- * sources hmc1 to hmc8 (echo=on).
+ * sources hmc1 to hmc8 (spapr-hvpipe-echo).
  *
  * usage: bench unit | floor | rtas_call | messages SIZE | busy | wakeup | again | handles COUNT |
  *              files COUNT | asleep MS MESSAGES

@@ -30,7 +30,7 @@ class Qtest:
                 "-m", "512", "-bios", firmware, "-L", BUILD / "pc-bios", "-qtest", f"unix:{control}",
                 "-qtest-log", "none", "-chardev", f"socket,id=hmc1,path={self.hmc_socket},server=on,wait=off",
                 "-device", "spapr-hvpipe", "-device", "spapr-hvpipe-source,source-id=0x02000001,chardev=hmc1",
-                "-device", "spapr-hvpipe-source,source-id=0x02000002,echo=on"])
+                "-device", "spapr-hvpipe-echo,source-id=0x02000002"])
             listener.settimeout(120)
             self._socket, _ = listener.accept()
         self._lines = self._socket.makefile("rw", encoding="ascii")
