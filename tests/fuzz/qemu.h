@@ -199,7 +199,7 @@ typedef struct TypeInfo {
 #define qdev_get_parent_bus(dev) ((dev)->parent_bus)
 #define qbus_init(bus, size, type, dev, name) ((void)((bus)->parent = (dev)))
 #define object_resolve_path_type(path, type, ambiguous) ((void)(type), fuzz_pipe)
-#define qdev_add_vm_change_state_handler(dev, handler, opaque) ((void)(handler))
+#define qemu_add_vm_change_state_handler(handler, opaque) ((void)(handler))
 #define qemu_register_reset(handler, opaque) ((void)(handler))
 
 /* The machine and its RTAS */

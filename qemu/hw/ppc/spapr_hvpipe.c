@@ -444,7 +444,7 @@ static void hvpipe_realize(DeviceState *dev, Error **errp)
                             rtas_ibm_receive_hvpipe_msg);
     }
     qemu_register_reset(hvpipe_reset, s);
-    qdev_add_vm_change_state_handler(dev, hvpipe_vm_change_state, s);
+    qemu_add_vm_change_state_handler(hvpipe_vm_change_state, s);
 }
 
 static void hvpipe_init(Object *obj)

@@ -25,7 +25,7 @@
 #include "hw/ppc/spapr_hvpipe_link.h"
 #include "migration/vmstate.h"
 #include "spapr_hvpipe_fault.h"
-#include "spapr_hvpipe_compat.h"
+#include "spapr_compat.h"
 
 OBJECT_DECLARE_SIMPLE_TYPE(SpaprHvpipe, SPAPR_HVPIPE)
 OBJECT_DECLARE_TYPE(SpaprHvpipeSource, SpaprHvpipeSourceClass,

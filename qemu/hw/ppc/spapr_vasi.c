@@ -13,14 +13,12 @@
 #include "qemu/osdep.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
-#include "qemu/notify.h"
 #include "qapi/error.h"
 #include "qapi/visitor.h"
 #include "hw/ppc/spapr.h"
 #include "hw/ppc/spapr_vasi.h"
-#include "migration/misc.h"
 #include "migration/vmstate.h"
-#include "sysemu/runstate.h"
+#include "spapr_compat.h"
 #include "trace.h"
 
 /* The only signal that a partition may send */
@@ -46,7 +44,7 @@ struct SpaprVasi {
     target_ulong rets;          /* of the ibm,suspend-me under way, or 0 */
     Notifier suspend;
     Notifier wakeup;
-    Notifier move;
+    NotifierWithReturn move;
 };
 
 static void vasi_set(SpaprVasi *s, uint8_t state)
@@ -186,13 +184,15 @@ static void vasi_woken(Notifier *notifier, void *data)
 }
 
 /* The move has failed or was cancelled: the partition goes on where it was. */
-static void vasi_moved(Notifier *notifier, void *data)
+static int vasi_moved(NotifierWithReturn *notifier, MigrationEvent *e,
+                      Error **errp)
 {
     SpaprVasi *s = container_of(notifier, SpaprVasi, move);
 
-    if (migration_has_failed(data) && s->state == H_VASI_SUSPENDED) {
+    if (e->type == MIG_EVENT_PRECOPY_FAILED && s->state == H_VASI_SUSPENDED) {
         vasi_wake(NULL);
     }
+    return 0;
 }
 
 /* At the target, or here when it could not leave */
@@ -232,7 +232,7 @@ static const VMStateDescription vmstate_spapr_vasi = {
     .minimum_version_id = 1,
     .needed = vasi_needed,
     .post_load = vasi_post_load,
-    .fields = (VMStateField[]) {
+    .fields = (const VMStateField[]) {
         VMSTATE_UINT64(stream, SpaprVasi),
         VMSTATE_UINT8(state, SpaprVasi),
         VMSTATE_END_OF_LIST()
@@ -300,7 +300,7 @@ static void vasi_set_state(Object *obj, const char *state, Error **errp)
                !runstate_check(RUN_STATE_SUSPENDED)) {
         error_setg(errp, "vasi-state: too late, the partition does not sleep "
                    "here any more");
-    } else if (was == H_VASI_SUSPENDED && !migration_is_idle()) {
+    } else if (was == H_VASI_SUSPENDED && migration_is_running()) {
         error_setg(errp, "vasi-state: the partition is being moved: "
                    "migrate_cancel wakes it up");
     } else if (suspending) {
@@ -322,8 +322,7 @@ void spapr_vasi_init(SpaprMachineState *spapr)
     qemu_register_suspend_notifier(&s->suspend);
     s->wakeup.notify = vasi_woken;
     qemu_register_wakeup_notifier(&s->wakeup);
-    s->move.notify = vasi_moved;
-    add_migration_state_change_notifier(&s->move);
+    migration_add_notifier(&s->move, vasi_moved);
     qemu_add_vm_change_state_handler(vasi_vm_change_state, s);
     vmstate_register(NULL, 0, &vmstate_spapr_vasi, s);
 

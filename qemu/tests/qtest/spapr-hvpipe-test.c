@@ -10,7 +10,6 @@
 #include "qemu/bswap.h"
 #include "qemu/units.h"
 #include "libqtest.h"
-#include "qapi/qmp/qdict.h"
 #include "hw/ppc/spapr_hvpipe_link.h"
 #include <poll.h>
 #include <sys/socket.h>

@@ -11,7 +11,6 @@
 #include "qemu/bswap.h"
 #include "qemu/cutils.h"
 #include "libqtest.h"
-#include "qapi/qmp/qdict.h"
 
 #define H_VASI_SIGNAL   0x2a0
 #define H_VASI_STATE    0x2a4

@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * sPAPR hypervisor pipe (HVPIPE): what older QEMU releases lack
+ * What older QEMU releases lack
  *
- * The device is written for the newest QEMU. This header includes what has
+ * Our devices are written for the newest QEMU. This header includes what has
  * moved between releases, and gives older ones the newest names. It is for
- * the tree that is built out of tree; the series for QEMU replaces it by the
- * includes of the newest release.
+ * trees that are built; the series for QEMU replaces it by the includes of
+ * the newest release, the first of each pair below.
  */
 
-#ifndef HW_PPC_SPAPR_HVPIPE_COMPAT_H
-#define HW_PPC_SPAPR_HVPIPE_COMPAT_H
+#ifndef HW_PPC_SPAPR_COMPAT_H
+#define HW_PPC_SPAPR_COMPAT_H
+
+#include "qemu/notify.h"
+#include "migration/misc.h"
 
 #define QEMU_AT_LEAST(major, minor) \
     (QEMU_VERSION_MAJOR > (major) || \
@@ -59,7 +62,7 @@
     (memory_access_is_direct)(mr, is_write)
 
 /* Lists of properties had an end marker. */
-static inline void hvpipe_set_props(DeviceClass *dc, const Property *props,
+static inline void compat_set_props(DeviceClass *dc, const Property *props,
                                     size_t n)
 {
     Property *all = g_new0(Property, n + 1);
@@ -68,11 +71,48 @@ static inline void hvpipe_set_props(DeviceClass *dc, const Property *props,
     (device_class_set_props)(dc, all);
 }
 #define device_class_set_props(dc, props) \
-    hvpipe_set_props(dc, props, ARRAY_SIZE(props))
+    compat_set_props(dc, props, ARRAY_SIZE(props))
 #endif
 
 #if !QEMU_AT_LEAST(9, 0)
 #define qemu_cond_timedwait_bql qemu_cond_timedwait_iothread
+#define migration_is_running() (!migration_is_idle())
+
+/* Notifiers of a migration were called with its state. */
+typedef struct MigrationEvent {
+    enum { MIG_EVENT_PRECOPY_OTHER, MIG_EVENT_PRECOPY_FAILED } type;
+} MigrationEvent;
+
+typedef int (*MigrationNotifyFunc)(NotifierWithReturn *notify,
+                                   MigrationEvent *e, Error **errp);
+
+typedef struct CompatNotifier {
+    Notifier notifier;
+    NotifierWithReturn *notify;
+    MigrationNotifyFunc func;
+} CompatNotifier;
+
+static inline void compat_migration_notify(Notifier *notifier, void *data)
+{
+    CompatNotifier *n = container_of(notifier, CompatNotifier, notifier);
+    MigrationEvent e = {
+        migration_has_failed(data) ? MIG_EVENT_PRECOPY_FAILED :
+                                     MIG_EVENT_PRECOPY_OTHER
+    };
+
+    n->func(n->notify, &e, NULL);
+}
+
+static inline void migration_add_notifier(NotifierWithReturn *notify,
+                                          MigrationNotifyFunc func)
+{
+    CompatNotifier *n = g_new0(CompatNotifier, 1);
+
+    n->notifier.notify = compat_migration_notify;
+    n->notify = notify;
+    n->func = func;
+    add_migration_state_change_notifier(&n->notifier);
+}
 #endif
 
 /* Machines before pseries-3.1 have interrupt numbers that are not fixed. */
@@ -84,4 +124,4 @@ static inline void hvpipe_set_props(DeviceClass *dc, const Property *props,
     (!SPAPR_MACHINE_GET_CLASS(spapr)->legacy_irq_allocation)
 #endif
 
-#endif /* HW_PPC_SPAPR_HVPIPE_COMPAT_H */
+#endif /* HW_PPC_SPAPR_COMPAT_H */
