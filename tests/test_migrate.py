@@ -187,9 +187,9 @@ def test_sender(lab, pipe, tmp_path):
 
 @pytest.mark.parametrize("taken", [True, False])
 def test_send_in_flight(lab, pipe, taken):
-    """A send that waits for a stalled HMC is repeated after the move. The HMC gets the message once, whether it had
-    taken it before the move or not."""
-    hmc = lab.hmc(pipe.partition, "hmc4", "recv", "-n", "2", follow=True)
+    """A send that waits for a stalled HMC is given up for the move, which leaves its message in doubt, and repeated
+    after it. Whether the HMC had taken it before or not, it gets the message once more, and that is counted."""
+    hmc = lab.hmc(pipe.partition, "hmc4", "recv", "-n", "3", follow=True)
     hypervisor = pipe.partition.hypervisor
     mark = hypervisor.size
     hmc.signal(signal.SIGSTOP)
@@ -197,6 +197,7 @@ def test_send_in_flight(lab, pipe, taken):
     hypervisor.wait_for(rf"hvpipe_send source {HMC4} size 4 status (-2|9900)\s", since=mark)
     moved = Move(pipe).asleep()
     assert sender.running
+    assert moved.here.qmp.get("/machine/peripheral/source-hmc4", "in-doubt") == 1
     if taken:
         hmc.signal(signal.SIGCONT)
         moved.here.hypervisor.wait_for(rf"frame_in source {HMC4} type 2 length 0 sequence 1\s", since=mark)
@@ -207,7 +208,7 @@ def test_send_in_flight(lab, pipe, taken):
     moved.wait_connected(HMC4)
     sender.check()
     pipe.partition.check("printf next | hvpipe -s hmc4 send")
-    assert hmc.check() == "latenext"
+    assert hmc.check() == "latelatenext"
 
 
 def test_announced_again(pipe):
