@@ -110,13 +110,12 @@ def with_base(tree: PatchedTree) -> None:
 def write_out(tree: PatchedTree, step: Step) -> int:
     """Write the work tree's commits into TREE's directory; returns the number of patches."""
     wanted = patches_of(tree)
-    directory = tree.ours / "patches"
-    directory.mkdir(exist_ok=True)
-    for name in {path.name for path in directory.glob("*.patch")} - wanted.keys():
-        (directory / name).unlink()
-    for name, text in wanted.items():
-        if not (directory / name).exists() or (directory / name).read_text(encoding="utf-8") != text:
-            (directory / name).write_text(text, encoding="utf-8")
+    for path in set(tree.changes.patches) - wanted.keys():
+        path.unlink()
+    for path, text in wanted.items():
+        path.parent.mkdir(exist_ok=True)
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
     new = {name for name in tree.tracked_at("HEAD") if not (tree.source.path / name).exists()}
     for name in new:
         replace(tree.path / name, tree.ours / name)
@@ -136,12 +135,14 @@ def write_out(tree: PatchedTree, step: Step) -> int:
     return len(wanted)
 
 
-def patches_of(tree: PatchedTree) -> dict[str, str]:
-    """The work tree's commits as patches: {name: text}. An unchanged patch keeps its text and, in its place, its name.
+def patches_of(tree: PatchedTree) -> dict[Path, str]:
+    """The work tree's commits as patches: {file: text}. An unchanged patch keeps its text and, in its place, its name.
+    A changed one stays in the folder of the one that had its number: that of a release, perhaps.
     """
-    old = {essence(text): (path.name, text) for path, text in
+    old = {essence(text): (path, text) for path, text in
            ((path, path.read_text(encoding="utf-8")) for path in tree.changes.patches)}
-    wanted: dict[str, str] = {}
+    folders = {path.name[:4]: path.parent for path in tree.changes.patches}
+    wanted: dict[Path, str] = {}
     for commit in git(tree.path, "rev-list", "--reverse", f"{tree.base()}..HEAD").split():
         changed = names_in(git(tree.path, "diff-tree", "-r", "-z", "--name-only", "--no-renames", "--no-commit-id",
                                commit))
@@ -152,12 +153,12 @@ def patches_of(tree: PatchedTree) -> dict[str, str]:
         with tempfile.TemporaryDirectory() as place:
             made = git(tree.path, "format-patch", "-1", "--output-directory", place, "--start-number", number,
                        "--zero-commit", "--no-signature", "--no-renames", commit, "--", *theirs).strip()
-            name = Path(made).name
+            path = folders.get(Path(made).name[:4], tree.ours / "patches") / Path(made).name
             text = re.sub(r"^Date: .*\n", "", Path(made).read_text(encoding="utf-8"), count=1, flags=re.M)
         if essence(text) in old:
-            old_name, text = old[essence(text)]
-            name = f"{number:04d}-{old_name.split('-', 1)[1]}"
-        wanted[name] = text
+            kept, text = old[essence(text)]
+            path = kept.with_name(f"{number:04d}-{kept.name.split('-', 1)[1]}")
+        wanted[path] = text
     return wanted
 
 

@@ -45,6 +45,24 @@ def patched_names(patches: Iterable[Path]) -> dict[str, Path]:
     return names
 
 
+def patches_for(ours: Path, pristine: Path) -> list[Path]:
+    """The patches in OURS/patches for the source PRISTINE, by number: those for all releases, and those in the folder
+    of its release, if there are such folders.
+    """
+    place = ours / "patches"
+    found = list(place.glob("*.patch"))
+    releases = sorted(path for path in place.glob("*/") if path.is_dir())
+    if releases:
+        version = (pristine / "VERSION").read_text(encoding="utf-8").strip()
+        release = place / ".".join(version.split(".")[:2])
+        if release not in releases:
+            raise LabError(f"{ours.name}: the source is of version {version}, and our patches are for "
+                           f"{', '.join(path.name for path in releases)}; give another tree: "
+                           f"{ours.name.upper()}_SRC=DIRECTORY")
+        found += release.glob("*.patch")
+    return sorted(found, key=lambda path: path.name)
+
+
 @dataclass(frozen=True)
 class Changes:
     """Patches to files of a tree, in order, and files to put there, at their paths below a directory."""
@@ -66,8 +84,7 @@ class PatchedTree:
         self.ours = TOP / name
         self.source = source(origin or name)
         self.changes = changes or Changes(
-            sorted((self.ours / "patches").glob("*.patch")),
-            files_under(self.ours, skip=(self.ours / "patches", self.ours / "configs")))
+            patches_for(self.ours, self.source.path), files_under(self.ours, skip=(self.ours / "patches", self.ours / "configs")))
         self.built_in = built_in
         self.for_developers = changes is None and not built_in
         suffix = "" if self.for_developers else "-bench"
