@@ -45,13 +45,14 @@ def source_sockets(place: Path, sources) -> dict[str, Path]:
 
 
 def qemu_command(place: Path, name: str, lines: dict[str, str], sources=(), echo=(), hvpipe=True, kernel=KERNEL,
-                 initramfs=INITRAMFS, append="", options=(), smp=1, memory="1G", capable=True) -> list[str]:
+                 initramfs=INITRAMFS, append="", options=(), smp=1, memory="1G", capable=True, personality="") -> list[str]:
     """The command that runs machine NAME, with its sockets for HMCs in PLACE.
 
     LINES are its character devices: console, agent, qmp and control, each with the chardev behind it. The last two are
     both QMP, for two clients. SOURCES have an HMC behind a socket, sources in ECHO answer by themselves; a source is
     "hmcN", or "hmcN,PROPERTY=VALUE..." to set device properties. A machine that is not CAPABLE hides its pipe from the
-    partition but keeps the pipe's state for a partition that migrates.
+    partition but keeps the pipe's state for a partition that migrates. PERSONALITY is further properties of the pipe,
+    such as "strict=on": how its firmware reads what PAPR leaves open.
     """
     command = [
         BUILD / "qemu-system-ppc64", "-machine", "pseries,x-vof=on", "-accel", "tcg", "-nodefaults", "-nographic",
@@ -67,7 +68,8 @@ def qemu_command(place: Path, name: str, lines: dict[str, str], sources=(), echo
         else:
             command += ["-device", f"spapr-vty,chardev={line},reg={0x30000000 + 0x1000 * (line == 'agent'):#x}"]
     if hvpipe:
-        command += ["-device", "spapr-hvpipe,id=hvpipe" + ("" if capable else ",capable=off")]
+        command += ["-device", f"spapr-hvpipe,id=hvpipe,capable={'on' if capable else 'off'}"
+                    + (f",{personality}" if personality else "")]
     for source, path in source_sockets(place, sources).items():
         command += ["-chardev", f"socket,id={source},path={path},server=on,wait=off"]
     for source in [*sources, *echo]:
