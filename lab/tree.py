@@ -84,7 +84,8 @@ class PatchedTree:
         self.ours = TOP / name
         self.source = source(origin or name)
         self.changes = changes or Changes(
-            patches_for(self.ours, self.source.path), files_under(self.ours, skip=(self.ours / "patches", self.ours / "configs")))
+            patches_for(self.ours, self.source.path),
+            files_under(self.ours, skip=(self.ours / "patches", self.ours / "configs")))
         self.built_in = built_in
         self.for_developers = changes is None and not built_in
         suffix = "" if self.for_developers else "-bench"

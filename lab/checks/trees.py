@@ -12,7 +12,7 @@ from ..errors import LabError
 from ..git import git, names_in
 from ..kernel import CONFIGS, kernel_config, kernel_make, kernel_toolchain, objects_dir
 from ..patches import patches_of
-from ..paths import BUILD
+from ..paths import BUILD, TOP
 from ..series import write_series
 from ..step import Step, environment
 from ..tree import PatchedTree
@@ -112,7 +112,7 @@ def same_tree(report: Report, tree: PatchedTree) -> None:
                           (place / name).read_bytes() != (history / name).read_bytes()]
         if write_series(tree, Path(work, "series"), step)[1] != git(history, "rev-parse", "HEAD^{tree}").strip():
             different.append(f"{tree.name}: the series gives other files")
-        are = {path.name: path.read_text(encoding="utf-8") for path in tree.changes.patches}
-        different += [f"{tree.name}/patches/{name}: not what `make patches` writes" for name, text
-                      in patches_of(tree).items() if are.get(name) != text]
+        are = {path: path.read_text(encoding="utf-8") for path in tree.changes.patches}
+        different += [f"{path.relative_to(TOP)}: not what `make patches` writes" for path, text
+                      in patches_of(tree).items() if are.get(path) != text]
     report.add_lines(f"series, patches, overlay and work tree of {tree.name}, {len(names)} files", different)
