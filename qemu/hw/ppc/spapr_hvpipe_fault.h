@@ -2,12 +2,12 @@
 /*
  * sPAPR hypervisor pipe (HVPIPE): faults to inject
  *
- * What a hypervisor does wrong, on demand. A text such as
+ * The hypervisor makes errors on demand. A text such as
  *
  *     receive:status=-1,count=3;event:duplicate
  *
- * becomes a list of faults, and the device asks at each place where it could
- * fail whether it shall. docs/specs/ppc-spapr-hvpipe.rst has the grammar.
+ * becomes a list of faults. The device asks the list at each place where a
+ * fault can strike. docs/specs/ppc-spapr-hvpipe.rst has the grammar.
  */
 
 #ifndef HW_PPC_SPAPR_HVPIPE_FAULT_H
@@ -35,7 +35,7 @@ typedef enum HvpipeFaultKey {
 /* A set of keys, one bit each */
 #define HVPIPE_FAULT_KEY(k) (1u << HVPIPE_FAULT_##k)
 
-/* Kinds of both targets that are about events */
+/* Kinds of the targets "event" and "replace-event" */
 typedef enum HvpipeFaultEvent {
     HVPIPE_FAULT_NO_EVENT,
     HVPIPE_FAULT_DUPLICATE,
@@ -64,13 +64,14 @@ char *hvpipe_faults_print(GSList *faults);
 void hvpipe_faults_free(GSList *faults);
 
 /*
- * Does one of @faults strike @target now? With @keys, only those that set one
- * of them can. Strikes are counted, the last one removes the fault.
+ * True if one of @faults strikes @target now; *@strike says how. With @keys
+ * only faults that set one of them can strike. The last strike of a fault
+ * removes it from the list.
  */
 bool hvpipe_faults_strike(GSList **faults, HvpipeFaultTarget target,
                           uint32_t keys, HvpipeFault *strike);
 
-/* Is any fault of @target left? */
+/* True if a fault of @target is left. */
 bool hvpipe_faults_any(GSList *faults, HvpipeFaultTarget target);
 
 #endif /* HW_PPC_SPAPR_HVPIPE_FAULT_H */
