@@ -19,20 +19,20 @@
      (QEMU_VERSION_MAJOR == (major) && QEMU_VERSION_MINOR >= (minor)))
 
 #if QEMU_AT_LEAST(10, 0)
-#include "system/address-spaces.h"
 #include "system/cpus.h"
 #include "system/reset.h"
 #include "system/runstate.h"
 #else
-#include "exec/address-spaces.h"
 #include "sysemu/cpus.h"
 #include "sysemu/reset.h"
 #include "sysemu/runstate.h"
 #endif
 
 #if QEMU_AT_LEAST(10, 1)
+#include "system/address-spaces.h"
 #include "system/memory.h"
 #else
+#include "exec/address-spaces.h"
 #include "exec/memory.h"
 #endif
 

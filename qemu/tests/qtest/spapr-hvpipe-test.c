@@ -581,21 +581,8 @@ static char *run_qemu(Partition *p, const char *args)
     return read_file(p, "stderr");
 }
 
-static void dump_dtb(Partition *p, const char *args)
+static bool dtb_has(const char *data, gsize size, const char *name)
 {
-    g_autofree char *all = g_strdup_printf(
-        "-machine " MACHINE ",dumpdtb=%s/dtb %s", p->dir, args);
-
-    g_free(run_qemu(p, all));
-}
-
-static bool dtb_has(Partition *p, const char *name)
-{
-    g_autofree char *path = path_in(p, "dtb");
-    g_autofree char *data = NULL;
-    gsize size;
-
-    g_assert(g_file_get_contents(path, &data, &size, NULL));
     return memmem(data, size, name, strlen(name) + 1);
 }
 
@@ -605,22 +592,29 @@ static void test_device_tree(void)
         "ibm,hypervisor-pipe-capable", "ibm,send-hvpipe-msg",
         "ibm,receive-hvpipe-msg", "ibm,hvpipe-msg-events",
     };
-    Partition *p = partition_new();
-    int i;
+    static const struct {
+        const char *devices;
+        bool has_pipe;
+    } tests[] = {
+        { PIPE SOURCE3, true }, { "", false }, { INCAPABLE SOURCE3, false },
+    };
+    int i, j;
 
-    dump_dtb(p, PIPE SOURCE3);
-    for (i = 0; i < ARRAY_SIZE(names); i++) {
-        g_assert(dtb_has(p, names[i]));
+    for (i = 0; i < ARRAY_SIZE(tests); i++) {
+        Partition *p = partition_start(tests[i].devices);
+        g_autofree char *path = path_in(p, "dtb");
+        g_autofree char *data = NULL;
+        gsize size;
+
+        qtest_qmp_assert_success(p->qts, "{ 'execute': 'dumpdtb', 'arguments': "
+                                 "{ 'filename': %s } }", path);
+        g_assert(g_file_get_contents(path, &data, &size, NULL));
+        g_assert(dtb_has(data, size, "ibm,set-system-parameter"));
+        for (j = 0; j < ARRAY_SIZE(names); j++) {
+            g_assert(dtb_has(data, size, names[j]) == tests[i].has_pipe);
+        }
+        stop_quiet(p);
     }
-    dump_dtb(p, "");
-    for (i = 0; i < ARRAY_SIZE(names); i++) {
-        g_assert(!dtb_has(p, names[i]));
-    }
-    dump_dtb(p, INCAPABLE SOURCE3);
-    for (i = 0; i < ARRAY_SIZE(names); i++) {
-        g_assert(!dtb_has(p, names[i]));
-    }
-    partition_stop(p);
 }
 
 static void expect_absent(Partition *p)

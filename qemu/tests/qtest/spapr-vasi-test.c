@@ -85,12 +85,13 @@ static void set_state(QTestState *qts, const char *state)
 static void expect_error(QTestState *qts, const char *property,
                          const char *value, const char *error)
 {
-    g_autofree char *request = g_strdup_printf(
-        "{ 'execute': 'qom-set', 'arguments': { 'path': '/machine',"
-        " 'property': '%s', 'value': %s } }", property, value);
-    QDict *rsp = qtest_qmp(qts, request);
     const char *desc;
+    QDict *rsp;
 
+    qtest_qmp_send_raw(qts, "{ 'execute': 'qom-set', 'arguments': {"
+                       " 'path': '/machine', 'property': '%s', 'value': %s } }",
+                       property, value);
+    rsp = qtest_qmp_receive(qts);
     g_assert(qdict_haskey(rsp, "error"));
     desc = qdict_get_str(qdict_get_qdict(rsp, "error"), "desc");
     if (!strstr(desc, error)) {
