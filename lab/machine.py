@@ -45,7 +45,8 @@ def source_sockets(place: Path, sources) -> dict[str, Path]:
 
 
 def qemu_command(place: Path, name: str, lines: dict[str, str], sources=(), echo=(), hvpipe=True, kernel=KERNEL,
-                 initramfs=INITRAMFS, append="", options=(), smp=1, memory="1G", capable=True, personality="") -> list[str]:
+                 initramfs=INITRAMFS, append="", options=(), smp=1, memory="1G", capable=True,
+                 personality="") -> list[str]:
     """The command that runs machine NAME, with its sockets for HMCs in PLACE.
 
     LINES are its character devices: console, agent, qmp and control, each with the chardev behind it. The last two are
