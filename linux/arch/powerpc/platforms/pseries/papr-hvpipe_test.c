@@ -1211,6 +1211,26 @@ static void what_cannot_be_taken_over_at_once_is_later(struct kunit *test)
 	__fput_sync(two);
 }
 
+static unsigned int nr_redirected;
+
+static void count_redirected(struct hvpipe *pipe, unsigned long delay)
+{
+	nr_redirected++;
+}
+
+/* The real pipe's timer may run on top of the test: it calls the real functions. */
+static void real_pipe_not_stubbed(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+
+	nr_redirected = 0;
+	kunit_activate_static_stub(test, hvpipe_queue_work, count_redirected);
+	hvpipe_queue_work(&hvpipe, 0);
+	KUNIT_EXPECT_EQ(test, nr_redirected, 0);
+	hvpipe_queue_work(&fake->pipe, 0);
+	KUNIT_EXPECT_EQ(test, nr_redirected, 1);
+}
+
 static struct kunit_case hvpipe_test_cases[] = {
 	KUNIT_CASE(only_an_hmc_gets_a_handle),
 	KUNIT_CASE(a_source_has_one_handle),
@@ -1248,24 +1268,9 @@ static struct kunit_case hvpipe_test_cases[] = {
 	KUNIT_CASE(what_waits_behind_what_is_held_is_held_at_once),
 	KUNIT_CASE(what_a_handle_holds_for_a_sleeping_reader_is_bounded),
 	KUNIT_CASE(what_cannot_be_taken_over_at_once_is_later),
+	KUNIT_CASE(real_pipe_not_stubbed),
 	{ }
 };
-
-/*
- * The stubs stand for the functions wherever the test's task calls them, also
- * in interrupts on top of it: keep the real hypervisor, if there is one, from
- * raising any.
- */
-static int hvpipe_test_suite_init(struct kunit_suite *suite)
-{
-	papr_hvpipe_suspend();
-	return 0;
-}
-
-static void hvpipe_test_suite_exit(struct kunit_suite *suite)
-{
-	papr_hvpipe_resume();
-}
 
 static int hvpipe_test_init(struct kunit *test)
 {
@@ -1310,8 +1315,6 @@ static void hvpipe_test_exit(struct kunit *test)
 
 static struct kunit_suite hvpipe_test_suite = {
 	.name = "papr-hvpipe",
-	.suite_init = hvpipe_test_suite_init,
-	.suite_exit = hvpipe_test_suite_exit,
 	.init = hvpipe_test_init,
 	.exit = hvpipe_test_exit,
 	.test_cases = hvpipe_test_cases,
