@@ -87,8 +87,10 @@
 #define HVPIPE_SOURCE_TYPE_HMC	0x02
 #define HVPIPE_SOURCES		BIT(16)	/* that there can be, by their index */
 
-/* The most that one message carries: a 4 KiB buffer less firmware's 8 bytes. */
-#define HVPIPE_MAX_PAYLOAD	(SZ_4K - 8)
+/* The largest payload to send: a 4 KiB buffer less firmware's 8 bytes. */
+#define HVPIPE_MAX_SEND		(SZ_4K - 8)
+/* The largest payload to receive: the buffer that firmware is given. */
+#define HVPIPE_MAX_RECEIVE	SZ_4K
 #define HVPIPE_HDR_LEN		sizeof(struct papr_hvpipe_hdr)
 
 static_assert(HVPIPE_HDR_LEN == 48);
@@ -148,7 +150,7 @@ struct hvpipe_firmware_area {
 	/* Padding, so that @hdr and @received are one piece to copy to the user */
 	u8 reserved[SZ_4K - 32 - RTAS_ERROR_LOG_MAX - HVPIPE_HDR_LEN];
 	struct papr_hvpipe_hdr hdr;
-	u8 received[SZ_4K];
+	u8 received[HVPIPE_MAX_RECEIVE];
 	u8 sent[SZ_4K];
 };
 
@@ -159,7 +161,7 @@ struct hvpipe_msg {
 	struct list_head list;
 	size_t len;			/* of the payload */
 	struct papr_hvpipe_hdr hdr;
-	u8 payload[HVPIPE_MAX_PAYLOAD];
+	u8 payload[HVPIPE_MAX_RECEIVE];
 };
 
 static_assert(offsetof(struct hvpipe_msg, payload) ==
@@ -441,9 +443,9 @@ static int hvpipe_receive(struct hvpipe *pipe, struct hvpipe_received *received,
 
 	switch (fwrc) {
 	case RTAS_SUCCESS:
-		if (likely(received->len <= HVPIPE_MAX_PAYLOAD))
+		if (likely(received->len <= HVPIPE_MAX_RECEIVE))
 			return 0;
-		pr_err_ratelimited("ibm,receive-hvpipe-msg wrote %u bytes from source 0x%08x, more than a message has\n",
+		pr_err_ratelimited("ibm,receive-hvpipe-msg wrote %u bytes from source 0x%08x, more than the buffer holds\n",
 				   received->len, received->source);
 		return -EBADMSG;
 	case RTAS_INVALID_PARAMETER:
@@ -981,7 +983,7 @@ static ssize_t hvpipe_handle_write_iter(struct kiocb *iocb, struct iov_iter *fro
 	void *bounce;
 	int err;
 
-	if (count <= HVPIPE_HDR_LEN || count > HVPIPE_HDR_LEN + HVPIPE_MAX_PAYLOAD)
+	if (count <= HVPIPE_HDR_LEN || count > HVPIPE_HDR_LEN + HVPIPE_MAX_SEND)
 		return -EINVAL;
 
 	len = count - HVPIPE_HDR_LEN;

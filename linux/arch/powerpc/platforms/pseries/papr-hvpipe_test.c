@@ -360,7 +360,7 @@ static void write_sends_the_payload_without_the_header(struct kunit *test)
 	struct file *file = hvpipe_test_open(test, HMC1);
 	u8 *buf = hvpipe_test_buf(test);
 
-	for (u32 len = 1; len <= HVPIPE_MAX_PAYLOAD; len += 4087) {
+	for (u32 len = 1; len <= HVPIPE_MAX_SEND; len += 4087) {
 		memset(buf + HVPIPE_HDR_LEN, len + 1, len);
 		KUNIT_EXPECT_EQ(test, hvpipe_test_write(file, buf, HVPIPE_HDR_LEN + len),
 				HVPIPE_HDR_LEN + len);
@@ -463,12 +463,29 @@ static void read_returns_one_message_a_call(struct kunit *test)
 	hvpipe_test_expect_nothing(test, file);
 	hvpipe_test_queue(fake, HMC1, 1, 1);
 	hvpipe_test_queue(fake, HMC1, 2, 100);
-	hvpipe_test_queue(fake, HMC1, 3, HVPIPE_MAX_PAYLOAD);
+	hvpipe_test_queue(fake, HMC1, 3, HVPIPE_MAX_SEND);
 	hvpipe_test_expect(test, file, 1, 1);
 	KUNIT_EXPECT_EQ(test, fake->first, 1);
 	hvpipe_test_expect(test, file, 2, 100);
-	hvpipe_test_expect(test, file, 3, HVPIPE_MAX_PAYLOAD);
+	hvpipe_test_expect(test, file, 3, HVPIPE_MAX_SEND);
 	hvpipe_test_expect_nothing(test, file);
+	__fput_sync(file);
+}
+
+/* What fits the receive buffer was acknowledged: it reaches its reader, read or held. */
+static void read_whole_buffer(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *file = hvpipe_test_open(test, HMC1);
+	u8 *buf = hvpipe_test_buf(test);
+
+	for (u32 len = HVPIPE_MAX_SEND; len <= HVPIPE_MAX_RECEIVE; len++) {
+		hvpipe_test_queue(fake, HMC1, 1, len);
+		if (len & 1)
+			KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), -EMSGSIZE);
+		hvpipe_test_expect(test, file, 1, len);
+	}
+	hvpipe_test_expect_works(test, file, HMC1);
 	__fput_sync(file);
 }
 
@@ -729,7 +746,7 @@ static void nothing_is_received_while_too_much_is_held(struct kunit *test)
 
 static void a_length_beyond_the_buffer_is_not_believed(struct kunit *test)
 {
-	static const u32 lengths[] = { 4089, 4096, 4097, 0x80000000, ~0 };
+	static const u32 lengths[] = { 4097, 0x80000000, ~0 };
 	struct hvpipe_test *fake = test->priv;
 	struct file *file = hvpipe_test_open(test, HMC1);
 	u8 *buf = hvpipe_test_buf(test);
@@ -1240,6 +1257,7 @@ static struct kunit_case hvpipe_test_cases[] = {
 	KUNIT_CASE(busy_statuses_are_waited_out),
 	KUNIT_CASE(a_suspend_waits_for_a_busy_call_but_not_for_ever),
 	KUNIT_CASE(read_returns_one_message_a_call),
+	KUNIT_CASE(read_whole_buffer),
 	KUNIT_CASE(a_buffer_without_room_for_the_header_is_refused),
 	KUNIT_CASE(a_short_buffer_leaves_the_message),
 	KUNIT_CASE(a_faulting_buffer_leaves_the_message),
