@@ -45,6 +45,7 @@
 #include <linux/bitops.h>
 #include <linux/build_bug.h>
 #include <linux/cache.h>
+#include <linux/crash_dump.h>
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/init.h>
@@ -1516,18 +1517,26 @@ static int __init hvpipe_init(void)
 	struct device_node *events;
 	int err;
 
+	if (!of_property_present(rtas.dev, "ibm,hypervisor-pipe-capable"))
+		return -ENODEV;
+	/*
+	 * What a crash kernel received and dropped would be acknowledged: leave
+	 * it to the kernel that comes after.
+	 */
+	if (is_kdump_kernel()) {
+		pr_info("not used by a crash kernel\n");
+		return -ENODEV;
+	}
+
 	hvpipe_tokens.send = rtas_function_token(RTAS_FN_IBM_SEND_HVPIPE_MSG);
 	hvpipe_tokens.receive = rtas_function_token(RTAS_FN_IBM_RECEIVE_HVPIPE_MSG);
 	hvpipe_tokens.check_exception = rtas_function_token(RTAS_FN_CHECK_EXCEPTION);
-
-	if (!of_property_present(rtas.dev, "ibm,hypervisor-pipe-capable") ||
-	    hvpipe_tokens.send == RTAS_UNKNOWN_SERVICE ||
-	    hvpipe_tokens.receive == RTAS_UNKNOWN_SERVICE)
-		return -ENODEV;
-
 	events = of_find_node_by_path("/event-sources/ibm,hvpipe-msg-events");
-	if (!events) {
-		pr_err("firmware has the pipe, but not /event-sources/ibm,hvpipe-msg-events\n");
+	if (!events || hvpipe_tokens.send == RTAS_UNKNOWN_SERVICE ||
+	    hvpipe_tokens.receive == RTAS_UNKNOWN_SERVICE ||
+	    hvpipe_tokens.check_exception == RTAS_UNKNOWN_SERVICE) {
+		pr_err("not usable: firmware lacks one of its functions, check-exception or /event-sources/ibm,hvpipe-msg-events\n");
+		of_node_put(events);
 		return -ENODEV;
 	}
 
