@@ -304,6 +304,12 @@ do {										\
  * Firmware. Each RTAS function is called in one place, which maps its status.
  */
 
+static bool hvpipe_is_busy(s32 fwrc)
+{
+	return fwrc == RTAS_BUSY ||
+	       (fwrc >= RTAS_EXTENDED_DELAY_MIN && fwrc <= RTAS_EXTENDED_DELAY_MAX);
+}
+
 /**
  * hvpipe_busy_delay() - Wait until a busy firmware should be called again.
  * @pipe:    The pipe.
@@ -320,7 +326,7 @@ do {										\
 static int hvpipe_busy_delay(struct hvpipe *pipe, s32 fwrc,
 			     unsigned long *expires, bool user)
 {
-	if (likely(fwrc != RTAS_BUSY && fwrc < RTAS_EXTENDED_DELAY_MIN))
+	if (!hvpipe_is_busy(fwrc))
 		return 0;
 
 	if (!*expires)
@@ -1386,40 +1392,42 @@ static void hvpipe_disable(struct hvpipe *pipe, enum hvpipe_state state)
  *
  * Announcements made before are forgotten: the hypervisor makes them again.
  *
+ * A busy firmware or hardware error may pass, so enabling stays due. Any other
+ * status is this machine's last word: the next resume tries again.
+ *
  * Context: May sleep.
- * Return: 0, else firmware's status and enabling stays due.
  */
-static s32 hvpipe_enable(struct hvpipe *pipe)
+static void hvpipe_enable(struct hvpipe *pipe)
 {
-	s32 fwrc = RTAS_SUCCESS;
+	s32 fwrc;
 
 	hvpipe_lock_state(pipe);
 	if (test_bit(HVPIPE_DUE_ENABLE, &pipe->due)) {
 		hvpipe_each(pipe, hvpipe_forget);
 		fwrc = hvpipe_set_enable(pipe, true);
+		if (!hvpipe_is_busy(fwrc) && fwrc != RTAS_HARDWARE_ERROR)
+			clear_bit(HVPIPE_DUE_ENABLE, &pipe->due);
 		if (!fwrc) {
 			WRITE_ONCE(pipe->state, HVPIPE_ENABLED);
-			clear_bit(HVPIPE_DUE_ENABLE, &pipe->due);
 			pr_info("enabled\n");
+		} else {
+			pr_warn_ratelimited("enabling failed with status %d, next attempt %s\n", fwrc,
+					    test_bit(HVPIPE_DUE_ENABLE, &pipe->due) ?
+					    "soon" : "after the next migration");
 		}
 	}
 	hvpipe_unlock_state(pipe);
-	return fwrc;
 }
 
 /* Enable the pipe now, or later if that fails. */
 static void hvpipe_start(struct hvpipe *pipe)
 {
-	s32 fwrc;
-
-	/* How often another machine failed says nothing of this one. */
+	/* Reset the backoff after a migration. */
 	WRITE_ONCE(pipe->retry, HVPIPE_RETRY_MIN);
 	set_bit(HVPIPE_DUE_ENABLE, &pipe->due);
-	fwrc = hvpipe_enable(pipe);
-	if (fwrc) {
-		pr_warn("enabling failed with status %d, will try again\n", fwrc);
+	hvpipe_enable(pipe);
+	if (test_bit(HVPIPE_DUE_ENABLE, &pipe->due))
 		hvpipe_queue_work(pipe, 0);
-	}
 }
 
 /* Do what is due. What becomes due meanwhile has queued the work anew. */
@@ -1429,7 +1437,9 @@ static void hvpipe_work(struct work_struct *work)
 	unsigned long retry = READ_ONCE(pipe->retry);
 	bool failed = false;
 
-	if (test_bit(HVPIPE_DUE_ENABLE, &pipe->due) && hvpipe_enable(pipe))
+	if (test_bit(HVPIPE_DUE_ENABLE, &pipe->due))
+		hvpipe_enable(pipe);
+	if (test_bit(HVPIPE_DUE_ENABLE, &pipe->due))
 		failed = true;
 	if (test_and_clear_bit(HVPIPE_DUE_EVENT, &pipe->due) &&
 	    hvpipe_fetch_event(pipe, READ_ONCE(pipe->virq))) {

@@ -991,7 +991,7 @@ static void enabling_is_tried_until_it_succeeds(struct kunit *test)
 	u8 *buf = hvpipe_test_buf(test);
 
 	hvpipe_disable(&fake->pipe, HVPIPE_SUSPENDED);
-	hvpipe_test_status(fake, -EOPNOTSUPP, 13);
+	hvpipe_test_status(fake, -1, 13);
 	hvpipe_start(&fake->pipe);
 	for (int i = 0; i < 12; i++) {
 		KUNIT_EXPECT_EQ(test, hvpipe_test_write(file, buf, 49), -ENXIO);
@@ -1006,7 +1006,7 @@ static void enabling_is_tried_until_it_succeeds(struct kunit *test)
 	hvpipe_test_expect_works(test, file, HMC1);
 
 	/* After the next move the delays begin anew. */
-	hvpipe_test_status(fake, -EOPNOTSUPP, 100);
+	hvpipe_test_status(fake, -1, 100);
 	hvpipe_disable(&fake->pipe, HVPIPE_SUSPENDED);
 	hvpipe_start(&fake->pipe);
 	for (int i = 0; i < 10; i++)
@@ -1018,6 +1018,29 @@ static void enabling_is_tried_until_it_succeeds(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, fake->delay, HVPIPE_RETRY_MIN);
 	hvpipe_test_status(fake, 0, 0);
 	hvpipe_test_work(fake);
+	hvpipe_test_expect_works(test, file, HMC1);
+	__fput_sync(file);
+}
+
+/* A status that will not pass is not asked for again before the next resume. */
+static void enable_refused(struct kunit *test)
+{
+	static const s32 refusals[] = { -3, -5, -9002, -9999 };
+	struct hvpipe_test *fake = test->priv;
+	struct file *file = hvpipe_test_open(test, HMC1);
+
+	for (int i = 0; i < ARRAY_SIZE(refusals); i++) {
+		hvpipe_disable(&fake->pipe, HVPIPE_SUSPENDED);
+		hvpipe_test_status(fake, refusals[i], 1);
+		fake->queued = 0;
+		hvpipe_start(&fake->pipe);
+		KUNIT_EXPECT_EQ(test, fake->queued, 0);
+		hvpipe_test_work(fake);
+		KUNIT_EXPECT_EQ(test, fake->queued, 0);
+		KUNIT_EXPECT_FALSE(test, fake->enabled);
+		KUNIT_EXPECT_EQ(test, hvpipe_test_poll(file), POLLRDHUP);
+	}
+	hvpipe_start(&fake->pipe);
 	hvpipe_test_expect_works(test, file, HMC1);
 	__fput_sync(file);
 }
@@ -1078,7 +1101,7 @@ static void a_suspend_ends_the_attempts_to_enable(struct kunit *test)
 	struct hvpipe_test *fake = test->priv;
 
 	hvpipe_disable(&fake->pipe, HVPIPE_SUSPENDED);
-	hvpipe_test_status(fake, -EIO, 1);
+	hvpipe_test_status(fake, -1, 1);
 	hvpipe_start(&fake->pipe);
 	hvpipe_disable(&fake->pipe, HVPIPE_SUSPENDED);
 	hvpipe_test_work(fake);
@@ -1279,6 +1302,7 @@ static struct kunit_case hvpipe_test_cases[] = {
 	KUNIT_CASE(poll_and_read_agree_while_the_pipe_is_suspended),
 	KUNIT_CASE(resume_forgets_announcements_from_before),
 	KUNIT_CASE(enabling_is_tried_until_it_succeeds),
+	KUNIT_CASE(enable_refused),
 	KUNIT_CASE(a_firmware_that_stays_busy_holds_up_no_change_of_state),
 	KUNIT_CASE(what_nobody_reads_is_due_until_it_was_received),
 	KUNIT_CASE(a_suspend_ends_the_attempts_to_enable),
