@@ -106,6 +106,12 @@ static_assert(HVPIPE_HDR_LEN == 48);
  */
 #define HVPIPE_PATIENCE		(10 * HZ)
 
+/*
+ * An announcement may come this long after its message was received by a call
+ * that nothing announced.
+ */
+#define HVPIPE_DOUBT		HZ
+
 /* What is due is tried again after this time, doubled at each failure. */
 #define HVPIPE_RETRY_MIN	(HZ / 100)
 #define HVPIPE_RETRY_MAX	(64 * HZ)
@@ -185,6 +191,8 @@ enum {
 	HVPIPE_DUE_ENABLE,	/* enable the pipe */
 	HVPIPE_DUE_EVENT,	/* fetch the event that firmware did not yield */
 	HVPIPE_DUE_DRAIN,	/* receive a message that nobody reads */
+	HVPIPE_DUE_CHECK,	/* receive one that a malformed event may announce */
+	HVPIPE_DUE_PROBE,	/* receive one that may wait unannounced */
 	HVPIPE_DUE_HOLD,	/* receive one that its reader leaves for long */
 };
 
@@ -211,6 +219,8 @@ enum {
  * @work:    Does what is due.
  * @retry:   Delay until the work tries again what failed, in jiffies.
  * @announced: Source of the message announced last.
+ * @doubt_until: Until then, in jiffies, an announcement may be of a message that
+ *           was received already.
  * @hold_after_ms: How long an announced message waits for its reader before
  *           its handle holds it, in ms; 0 for ever.
  * @hold_timer: Ends that time.
@@ -231,6 +241,7 @@ struct hvpipe {
 	struct delayed_work work;
 	unsigned long retry;
 	u32 announced;
+	unsigned long doubt_until;
 	unsigned int hold_after_ms;
 	struct timer_list hold_timer;
 };
@@ -239,6 +250,7 @@ struct hvpipe {
 enum {
 	HVPIPE_ANNOUNCED,	/* a message for this source is to be received */
 	HVPIPE_LOST,		/* the connection was lost, and nobody read it */
+	HVPIPE_DOUBTFUL,	/* the message announced may be received already */
 };
 
 /**
@@ -424,13 +436,14 @@ static s32 rtas_ibm_receive_hvpipe_msg(struct hvpipe *pipe,
  * @received: See &struct hvpipe_received.
  * @user:     See hvpipe_busy_delay().
  *
- * Success acknowledges the message to its source. After a failure other than
- * -EBADMSG it is still pending, and as announced as before.
+ * Success acknowledges the message to its source. An announced message is still
+ * pending after a failure other than -ENODATA and -EBADMSG. If none was
+ * announced, an error says that nothing is pending.
  *
  * Context: May sleep. The receive lock is held.
- * Return: 0, also when no message was pending. -EIO, -EINVAL, -EOPNOTSUPP as
- *         firmware says, -EINTR on a fatal signal, -EBUSY when patience ran
- *         out, -EBADMSG when firmware's length cannot be true.
+ * Return: 0 for a message, -ENODATA when none was pending. -EIO, -EINVAL,
+ *         -EOPNOTSUPP as firmware says, -EINTR on a fatal signal, -EBUSY when
+ *         patience ran out, -EBADMSG when firmware's length cannot be true.
  */
 static int hvpipe_receive(struct hvpipe *pipe, struct hvpipe_received *received,
 			  bool user)
@@ -450,7 +463,9 @@ static int hvpipe_receive(struct hvpipe *pipe, struct hvpipe_received *received,
 
 	switch (fwrc) {
 	case RTAS_SUCCESS:
-		if (likely(received->len <= HVPIPE_MAX_RECEIVE))
+		if (!received->len)
+			return -ENODATA;
+		if (received->len <= HVPIPE_MAX_RECEIVE)
 			return 0;
 		pr_err_ratelimited("ibm,receive-hvpipe-msg wrote %u bytes from source 0x%08x, more than the buffer holds\n",
 				   received->len, received->source);
@@ -532,7 +547,7 @@ static bool hvpipe_usable(struct hvpipe *pipe)
 }
 
 /* Have the work do at once what @bit says. Context: any. */
-static void hvpipe_due(struct hvpipe *pipe, unsigned int bit)
+static void hvpipe_schedule(struct hvpipe *pipe, unsigned int bit)
 {
 	set_bit(bit, &pipe->due);
 	hvpipe_queue_work(pipe, 0);
@@ -549,7 +564,7 @@ static void hvpipe_await_reader(struct hvpipe *pipe, const struct hvpipe_handle 
 	if (likely(!ms))
 		return;
 	if (handle && READ_ONCE(handle->nheld))
-		hvpipe_due(pipe, HVPIPE_DUE_HOLD);
+		hvpipe_schedule(pipe, HVPIPE_DUE_HOLD);
 	else
 		mod_timer(&pipe->hold_timer, jiffies + msecs_to_jiffies(ms));
 }
@@ -559,7 +574,7 @@ static void hvpipe_hold_expired(struct timer_list *timer)
 	struct hvpipe *pipe = container_of(timer, struct hvpipe, hold_timer);
 
 	if (READ_ONCE(pipe->hold_after_ms))
-		hvpipe_due(pipe, HVPIPE_DUE_HOLD);
+		hvpipe_schedule(pipe, HVPIPE_DUE_HOLD);
 }
 
 /*
@@ -598,11 +613,29 @@ static void hvpipe_wake(struct hvpipe_handle *handle)
 		wake_up_interruptible_poll(&handle->wait, EPOLLIN | EPOLLRDNORM);
 }
 
-/* What was announced to the handle is still to be received. */
-static void hvpipe_announce(struct hvpipe_handle *handle)
+/* A message for the handle is pending, or, if that is @doubtful, may be. */
+static void hvpipe_announce(struct hvpipe *pipe, struct hvpipe_handle *handle, bool doubtful)
 {
+	if (doubtful)
+		set_bit(HVPIPE_DOUBTFUL, &handle->flags);
 	set_bit(HVPIPE_ANNOUNCED, &handle->flags);
+	WRITE_ONCE(pipe->announced, handle->source);
 	hvpipe_wake(handle);
+}
+
+/*
+ * A message was received that was not announced. The hypervisor may announce it
+ * late, or may be about to: a receive for an announcement that comes now can
+ * find the pipe empty, which some firmware answers with an error.
+ */
+static void hvpipe_begin_doubt(struct hvpipe *pipe)
+{
+	WRITE_ONCE(pipe->doubt_until, jiffies + HVPIPE_DOUBT);
+}
+
+static bool hvpipe_in_doubt(struct hvpipe *pipe)
+{
+	return time_before(jiffies, READ_ONCE(pipe->doubt_until));
 }
 
 static void hvpipe_count_drop(struct hvpipe *pipe, u32 source, size_t len)
@@ -664,95 +697,88 @@ static void hvpipe_hold(struct hvpipe *pipe, const struct hvpipe_received *recei
 		hvpipe_count_drop(pipe, received->source, received->len);
 }
 
-/*
- * Why the pipe cannot be used, for the work: 0 when it is not enabled, as the
- * hypervisor announces again what is pending when it will be; else somebody may
- * be about to change that, who may find nothing to do: try again.
- */
-static int hvpipe_unusable(struct hvpipe *pipe)
-{
-	lockdep_assert_held(&rtas_ibm_receive_hvpipe_msg_lock);
-
-	return pipe->state == HVPIPE_ENABLED ? -EAGAIN : 0;
-}
-
 /**
- * hvpipe_drain() - Receive a message that nobody waits for.
+ * hvpipe_drain() - Receive a message in the place of its reader.
  * @pipe: The pipe.
+ * @why:  %HVPIPE_DUE_DRAIN: a message waits that nobody reads.
+ *        %HVPIPE_DUE_HOLD: the reader left an announced message for too long.
+ *        %HVPIPE_DUE_CHECK: a malformed event may have announced a message.
+ *        %HVPIPE_DUE_PROBE: a message may wait that was not announced.
  *
- * It goes to its handle if there is one by now, else to nobody.
+ * The handle of the message's source holds it; without one it is dropped.
+ *
+ * An announcement that stands is taken over first: it would outlive its message
+ * otherwise. A check or a probe leaves it to the reader instead. An error means
+ * that nothing is pending if nothing was announced for certain.
  *
  * Context: May sleep. Takes the receive lock.
- * Return: 0 when the pipe is free of it, else -ve errno.
+ * Return: 0 when there is no more to do, else -ve errno: try again.
  */
-static int hvpipe_drain(struct hvpipe *pipe)
+static int hvpipe_drain(struct hvpipe *pipe, unsigned int why)
 {
-	struct hvpipe_received received;
-	int err;
-
-	guard(mutex)(&rtas_ibm_receive_hvpipe_msg_lock);
-
-	if (!hvpipe_usable(pipe))
-		return hvpipe_unusable(pipe);
-
-	err = hvpipe_prepare_spare(pipe);
-	if (!err)
-		err = hvpipe_receive(pipe, &received, false);
-	if (!err && received.len)
-		hvpipe_hold(pipe, &received);
-	return err == -EBADMSG ? 0 : err;
-}
-
-/**
- * hvpipe_take_over() - Receive a message that its reader leaves in the pipe.
- * @pipe: The pipe.
- *
- * Its handle holds it then, and the pipe is free for the others.
- *
- * Context: May sleep. Takes the receive lock.
- * Return: 0 when done, or when there is nothing to do or no room for it, else
- *         -ve errno: try again.
- */
-static int hvpipe_take_over(struct hvpipe *pipe)
-{
-	const u32 source = READ_ONCE(pipe->announced);
 	struct hvpipe_received received;
 	struct hvpipe_handle *handle;
-	bool take;
+	const bool asked = why == HVPIPE_DUE_DRAIN || why == HVPIPE_DUE_HOLD;
+	bool announced, doubtful;
+	u32 source;
 	int err;
 
 	guard(mutex)(&rtas_ibm_receive_hvpipe_msg_lock);
 
-	if (!hvpipe_usable(pipe))
-		return hvpipe_unusable(pipe);
+	/* Enabling the pipe makes a probe due. */
+	if (pipe->state != HVPIPE_ENABLED)
+		return 0;
 	err = hvpipe_prepare_spare(pipe);
 	if (err)
 		return err;
 
 	spin_lock_irq(&pipe->lock);
+	source = pipe->announced;
 	handle = hvpipe_find(pipe, source);
-	take = handle && handle->nheld < HVPIPE_HOLD_MAX &&
-	       test_and_clear_bit(HVPIPE_ANNOUNCED, &handle->flags);
-	spin_unlock_irq(&pipe->lock);
-	if (!take)
+	announced = handle && test_bit(HVPIPE_ANNOUNCED, &handle->flags);
+	if ((!asked && announced) ||
+	    (why == HVPIPE_DUE_HOLD && (!announced || handle->nheld >= HVPIPE_HOLD_MAX))) {
+		spin_unlock_irq(&pipe->lock);
 		return 0;
+	}
+	if (announced)
+		clear_bit(HVPIPE_ANNOUNCED, &handle->flags);
+	doubtful = !asked ||
+		   (announced && test_and_clear_bit(HVPIPE_DOUBTFUL, &handle->flags));
+	spin_unlock_irq(&pipe->lock);
 
 	err = hvpipe_receive(pipe, &received, false);
-	if (!err && received.len) {
+	switch (err) {
+	case 0:
 		hvpipe_hold(pipe, &received);
-		if (received.source != source)
-			err = -EAGAIN;
-	}
-	if (!err || err == -EBADMSG)
+		if (why == HVPIPE_DUE_PROBE)
+			hvpipe_begin_doubt(pipe);
+		if (!announced || received.source == source)
+			return 0;
+		/* The announced message may still be pending, or not. */
+		hvpipe_begin_doubt(pipe);
+		doubtful = true;
+		err = -EAGAIN;
+		break;
+	case -ENODATA:
+	case -EBADMSG:
 		return 0;
+	case -EBUSY:
+		break;
+	default:
+		if (doubtful)
+			return 0;
+	}
+	if (!announced)
+		return err;
 
-	/* It is still to come. Who closed the handle meanwhile left it to us. */
+	/* The message is still pending. Its handle may be closed by now. */
 	spin_lock_irq(&pipe->lock);
 	handle = hvpipe_find(pipe, source);
 	if (handle)
-		hvpipe_announce(handle);
+		hvpipe_announce(pipe, handle, doubtful);
 	else
-		hvpipe_due(pipe, HVPIPE_DUE_DRAIN);
+		hvpipe_schedule(pipe, doubtful ? HVPIPE_DUE_PROBE : HVPIPE_DUE_DRAIN);
 	spin_unlock_irq(&pipe->lock);
 	return err;
 }
@@ -804,12 +830,42 @@ static ssize_t hvpipe_read_held(struct hvpipe_handle *handle, struct iov_iter *t
 }
 
 /*
+ * A read could not receive what was announced to its handle: announce it again,
+ * also to others that share the handle and looked meanwhile.
+ *
+ * Return: What hvpipe_read_pipe() does.
+ */
+static int hvpipe_read_failed(struct hvpipe_handle *handle, int err, bool doubtful)
+{
+	struct hvpipe *pipe = handle->pipe;
+
+	switch (err) {
+	case -ENODATA:
+		return err;
+	case -EBADMSG:
+		return -EIO;
+	case -EINTR:
+	case -EBUSY:
+		break;
+	default:
+		if (!doubtful)
+			break;
+		/* Nothing is pending, unless firmware failed just now. */
+		set_bit(HVPIPE_DUE_PROBE, &pipe->due);
+		hvpipe_queue_work(pipe, HVPIPE_RETRY_MIN);
+		return -ENODATA;
+	}
+	hvpipe_announce(pipe, handle, doubtful);
+	return err == -EBUSY ? -ENXIO : err;
+}
+
+/*
  * Receive the message that was announced for the handle, straight to the
  * reader if it is for this handle, fits, and its pages are present; else it is
  * held.
  *
- * Return: Bytes read, 0 to look again what the handle has, else -ve errno.
- *         -EAGAIN when another handle's message came, -ENODATA when none did.
+ * Return: Bytes read, 0 to look again what the handle has, -ENODATA when no
+ *         message was pending, else -ve errno.
  */
 static ssize_t hvpipe_read_pipe(struct hvpipe_handle *handle, struct iov_iter *to)
 {
@@ -817,6 +873,7 @@ static ssize_t hvpipe_read_pipe(struct hvpipe_handle *handle, struct iov_iter *t
 	struct hvpipe_firmware_area *area = pipe->area;
 	struct hvpipe_received received;
 	size_t len, copied;
+	bool doubtful;
 	int err;
 
 	if (mutex_lock_killable(&rtas_ibm_receive_hvpipe_msg_lock))
@@ -835,25 +892,17 @@ static ssize_t hvpipe_read_pipe(struct hvpipe_handle *handle, struct iov_iter *t
 		goto unlock;
 
 	err = hvpipe_receive(pipe, &received, true);
-	if (unlikely(err)) {
-		/* Others that share the handle may have looked meanwhile. */
-		if (err == -EBADMSG)
-			err = -EIO;
-		else
-			hvpipe_announce(handle);
-		if (err == -EBUSY)
-			err = -ENXIO;
+	doubtful = test_bit(HVPIPE_DOUBTFUL, &handle->flags) &&
+		   test_and_clear_bit(HVPIPE_DOUBTFUL, &handle->flags);
+	if (err) {
+		err = hvpipe_read_failed(handle, err, doubtful);
 		goto unlock;
 	}
-	if (unlikely(!received.len)) {
-		err = -ENODATA;
-		goto unlock;
-	}
-	if (unlikely(received.source != handle->source)) {
-		/* Ours may still be to come, and not be announced again. */
-		hvpipe_announce(handle);
+	if (received.source != handle->source) {
+		/* The message of this handle may be the next, and not be announced again. */
+		hvpipe_begin_doubt(pipe);
+		hvpipe_announce(pipe, handle, true);
 		hvpipe_hold(pipe, &received);
-		err = -EAGAIN;
 		goto unlock;
 	}
 
@@ -929,7 +978,7 @@ static ssize_t hvpipe_handle_read_iter(struct kiocb *iocb, struct iov_iter *to)
 			ret = hvpipe_read_pipe(handle, to);
 		if (ret == -ENODATA)
 			ret = hvpipe_read_loss(handle, to);
-	} while (!ret);
+	} while (!ret && !fatal_signal_pending(current));
 
 	/* fcntl() may be at it. */
 	if (ret == -EAGAIN && !(READ_ONCE(iocb->ki_filp->f_flags) & O_NONBLOCK))
@@ -1019,7 +1068,7 @@ static __poll_t hvpipe_handle_poll(struct file *file, poll_table *wait)
 		mask |= EPOLLIN | EPOLLRDNORM;
 	if (hvpipe_usable(handle->pipe)) {
 		mask |= EPOLLOUT | EPOLLWRNORM;
-		if (READ_ONCE(handle->flags))
+		if (READ_ONCE(handle->flags) & (BIT(HVPIPE_ANNOUNCED) | BIT(HVPIPE_LOST)))
 			mask |= EPOLLIN | EPOLLRDNORM;
 	} else {
 		mask |= EPOLLRDHUP;
@@ -1040,11 +1089,8 @@ static int hvpipe_close(struct hvpipe_handle *handle)
 	struct hvpipe *pipe = handle->pipe;
 	struct hvpipe_msg *msg, *next;
 
-	/* Nothing is announced, as a rule: that needs no atomic operation. */
-	if (test_bit(HVPIPE_ANNOUNCED, &handle->flags) &&
-	    test_and_clear_bit(HVPIPE_ANNOUNCED, &handle->flags) &&
-	    hvpipe_drain(pipe))
-		set_bit(HVPIPE_ANNOUNCED, &handle->flags);
+	if (test_bit(HVPIPE_ANNOUNCED, &handle->flags))
+		hvpipe_drain(pipe, HVPIPE_DUE_DRAIN);
 
 	spin_lock_irq(&pipe->lock);
 	WRITE_ONCE(*hvpipe_place(pipe, handle->source), NULL);
@@ -1052,7 +1098,8 @@ static int hvpipe_close(struct hvpipe_handle *handle)
 	spin_unlock_irq(&pipe->lock);
 
 	if (test_bit(HVPIPE_ANNOUNCED, &handle->flags))
-		hvpipe_due(pipe, HVPIPE_DUE_DRAIN);
+		hvpipe_schedule(pipe, test_bit(HVPIPE_DOUBTFUL, &handle->flags) ?
+				      HVPIPE_DUE_PROBE : HVPIPE_DUE_DRAIN);
 
 	list_for_each_entry_safe(msg, next, &handle->held, list) {
 		hvpipe_count_drop(pipe, handle->source, msg->len);
@@ -1249,7 +1296,7 @@ static void hvpipe_dispatch_event(struct hvpipe *pipe, const struct hvpipe_event
 
 	if (unlikely(!event)) {
 		pr_warn_ratelimited("event log without a valid hypervisor pipe section\n");
-		hvpipe_due(pipe, HVPIPE_DUE_DRAIN);
+		hvpipe_schedule(pipe, HVPIPE_DUE_CHECK);
 		return;
 	}
 
@@ -1259,7 +1306,7 @@ static void hvpipe_dispatch_event(struct hvpipe *pipe, const struct hvpipe_event
 	if (unlikely(!type || type & ~(HVPIPE_EVENT_MSG | HVPIPE_EVENT_LOST))) {
 		pr_warn_ratelimited("event for source 0x%08x of unknown type 0x%02x\n",
 				    source, type);
-		hvpipe_due(pipe, HVPIPE_DUE_DRAIN);
+		hvpipe_schedule(pipe, HVPIPE_DUE_CHECK);
 	}
 
 	handle = hvpipe_find(pipe, source);
@@ -1267,13 +1314,13 @@ static void hvpipe_dispatch_event(struct hvpipe *pipe, const struct hvpipe_event
 		if (type & HVPIPE_EVENT_LOST)
 			set_bit(HVPIPE_LOST, &handle->flags);
 		if (type & HVPIPE_EVENT_MSG) {
-			set_bit(HVPIPE_ANNOUNCED, &handle->flags);
-			WRITE_ONCE(pipe->announced, source);
+			hvpipe_announce(pipe, handle, hvpipe_in_doubt(pipe));
 			hvpipe_await_reader(pipe, handle);
+		} else {
+			hvpipe_wake(handle);
 		}
-		hvpipe_wake(handle);
 	} else if (type & HVPIPE_EVENT_MSG) {
-		hvpipe_due(pipe, HVPIPE_DUE_DRAIN);
+		hvpipe_schedule(pipe, hvpipe_in_doubt(pipe) ? HVPIPE_DUE_PROBE : HVPIPE_DUE_DRAIN);
 	}
 }
 
@@ -1309,7 +1356,7 @@ static int hvpipe_fetch_event(struct hvpipe *pipe, unsigned int virq)
 static irqreturn_t hvpipe_interrupt(int irq, void *dev_id)
 {
 	if (hvpipe_fetch_event(&hvpipe, irq))
-		hvpipe_due(&hvpipe, HVPIPE_DUE_EVENT);
+		hvpipe_schedule(&hvpipe, HVPIPE_DUE_EVENT);
 	return IRQ_HANDLED;
 }
 
@@ -1349,6 +1396,7 @@ static void hvpipe_wake_all(struct hvpipe_handle *handle)
 static void hvpipe_forget(struct hvpipe_handle *handle)
 {
 	clear_bit(HVPIPE_ANNOUNCED, &handle->flags);
+	clear_bit(HVPIPE_DOUBTFUL, &handle->flags);
 }
 
 /* Unlock and tell all handles that the state changed. */
@@ -1390,7 +1438,8 @@ static void hvpipe_disable(struct hvpipe *pipe, enum hvpipe_state state)
  * hvpipe_enable() - Start using the pipe, if that is due.
  * @pipe: The pipe.
  *
- * Announcements made before are forgotten: the hypervisor makes them again.
+ * Announcements made before are forgotten. The hypervisor may make them again or
+ * not, so one receive is due that nothing announced.
  *
  * A busy firmware or hardware error may pass, so enabling stays due. Any other
  * status is this machine's last word: the next resume tries again.
@@ -1408,7 +1457,9 @@ static void hvpipe_enable(struct hvpipe *pipe)
 		if (!hvpipe_is_busy(fwrc) && fwrc != RTAS_HARDWARE_ERROR)
 			clear_bit(HVPIPE_DUE_ENABLE, &pipe->due);
 		if (!fwrc) {
+			WRITE_ONCE(pipe->doubt_until, jiffies);
 			WRITE_ONCE(pipe->state, HVPIPE_ENABLED);
+			hvpipe_schedule(pipe, HVPIPE_DUE_PROBE);
 			pr_info("enabled\n");
 		} else {
 			pr_warn_ratelimited("enabling failed with status %d, next attempt %s\n", fwrc,
@@ -1446,17 +1497,11 @@ static void hvpipe_work(struct work_struct *work)
 		set_bit(HVPIPE_DUE_EVENT, &pipe->due);
 		failed = true;
 	}
-	/* At boot it is due from before the pipe was enabled. */
-	if (!test_bit(HVPIPE_DUE_ENABLE, &pipe->due) &&
-	    test_and_clear_bit(HVPIPE_DUE_DRAIN, &pipe->due) &&
-	    hvpipe_drain(pipe)) {
-		set_bit(HVPIPE_DUE_DRAIN, &pipe->due);
-		failed = true;
-	}
-	if (test_and_clear_bit(HVPIPE_DUE_HOLD, &pipe->due) &&
-	    hvpipe_take_over(pipe)) {
-		set_bit(HVPIPE_DUE_HOLD, &pipe->due);
-		failed = true;
+	for (unsigned int why = HVPIPE_DUE_DRAIN; why <= HVPIPE_DUE_HOLD; why++) {
+		if (test_and_clear_bit(why, &pipe->due) && hvpipe_drain(pipe, why)) {
+			set_bit(why, &pipe->due);
+			failed = true;
+		}
 	}
 
 	if (failed) {
@@ -1564,11 +1609,6 @@ static int __init hvpipe_init(void)
 	request_event_sources_irqs(events, hvpipe_interrupt, "HVPIPE");
 
 	hvpipe_start(&hvpipe);
-	/*
-	 * A kernel before this one, left by a crash, may have been told of a
-	 * message: it would not be announced again.
-	 */
-	hvpipe_due(&hvpipe, HVPIPE_DUE_DRAIN);
 put_events:
 	of_node_put(events);
 	return err;
