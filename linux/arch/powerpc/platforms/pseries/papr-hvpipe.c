@@ -205,8 +205,9 @@ enum {
  *           them as with one.
  * @held:    How many messages they hold.
  * @state:   Whether firmware may be called. Changes under both RTAS locks.
- * @changing: How many are about to change @state. No new call begins, and one
- *           in flight ends when patience is out.
+ * @send_waiters: How many wait for the send lock and cannot be interrupted: a
+ *           busy send yields to them at the end of the retry limit.
+ * @receive_waiters: The same for the receive lock.
  * @patience: How long a busy firmware is borne, in jiffies.
  * @area:    The memory shared with firmware. Its parts for sending are guarded
  *           by the send lock, those for receiving by the receive lock.
@@ -230,7 +231,8 @@ struct hvpipe {
 	struct hvpipe_handle **sources;
 	unsigned int held;
 	enum hvpipe_state state;
-	atomic_t changing;
+	atomic_t send_waiters;
+	atomic_t receive_waiters;
 	unsigned long patience;
 	struct hvpipe_firmware_area *area;
 	struct hvpipe_msg *spare;
@@ -326,26 +328,27 @@ static bool hvpipe_is_busy(s32 fwrc)
  * hvpipe_busy_delay() - Wait until a busy firmware should be called again.
  * @pipe:    The pipe.
  * @fwrc:    What firmware answered.
- * @expires: Patience's end, in jiffies; 0 before the first delay.
- * @user:    A task waits which a fatal signal stops; else patience does.
- *
- * A call that has been busy for long yields to who is to change the state.
+ * @expires: When the retry limit ends, in jiffies; 0 before the first delay.
+ * @waiters: How many wait for the lock that the caller holds and cannot be
+ *           interrupted. The retry limit holds only while there are any, and a
+ *           fatal signal ends the delay. NULL for background work, which always
+ *           has the limit and takes no signal.
  *
  * Context: May sleep.
  * Return: 1 to call again, 0 if @fwrc is not a busy status, -EINTR on a fatal
- *         signal, -EBUSY when patience ran out.
+ *         signal, -EBUSY at the end of the retry limit.
  */
-static int hvpipe_busy_delay(struct hvpipe *pipe, s32 fwrc,
-			     unsigned long *expires, bool user)
+static int hvpipe_busy_delay(struct hvpipe *pipe, s32 fwrc, unsigned long *expires,
+			     const atomic_t *waiters)
 {
 	if (!hvpipe_is_busy(fwrc))
 		return 0;
 
 	if (!*expires)
 		*expires = (jiffies + pipe->patience) ?: 1;
-	if (user && fatal_signal_pending(current))
+	if (waiters && fatal_signal_pending(current))
 		return -EINTR;
-	if ((!user || atomic_read(&pipe->changing)) && time_after(jiffies, *expires))
+	if ((!waiters || atomic_read(waiters)) && time_after(jiffies, *expires))
 		return -EBUSY;
 	return rtas_busy_delay(fwrc);
 }
@@ -383,7 +386,7 @@ static int hvpipe_send(struct hvpipe *pipe, u32 source, size_t len)
 
 	do {
 		fwrc = rtas_ibm_send_hvpipe_msg(pipe, source);
-		again = hvpipe_busy_delay(pipe, fwrc, &expires, true);
+		again = hvpipe_busy_delay(pipe, fwrc, &expires, &pipe->send_waiters);
 	} while (again > 0);
 	if (unlikely(again))
 		return again;
@@ -456,7 +459,8 @@ static int hvpipe_receive(struct hvpipe *pipe, struct hvpipe_received *received,
 
 	do {
 		fwrc = rtas_ibm_receive_hvpipe_msg(pipe, received);
-		again = hvpipe_busy_delay(pipe, fwrc, &expires, user);
+		again = hvpipe_busy_delay(pipe, fwrc, &expires,
+					  user ? &pipe->receive_waiters : NULL);
 	} while (again > 0);
 	if (unlikely(again))
 		return again;
@@ -524,7 +528,7 @@ static s32 hvpipe_set_enable(struct hvpipe *pipe, bool enable)
 	area->parameter.enable = enable;
 	do {
 		fwrc = rtas_ibm_set_system_parameter_hvpipe(pipe);
-	} while (hvpipe_busy_delay(pipe, fwrc, &expires, false) > 0);
+	} while (hvpipe_busy_delay(pipe, fwrc, &expires, NULL) > 0);
 	return fwrc;
 }
 
@@ -539,11 +543,21 @@ static void hvpipe_queue_work(struct hvpipe *pipe, unsigned long delay)
 		mod_delayed_work(system_long_wq, &pipe->work, 0);
 }
 
-/* May firmware be called? Needs an RTAS lock to stay so. */
+/* True if firmware may be called. Only stable under an RTAS lock. */
 static bool hvpipe_usable(struct hvpipe *pipe)
 {
-	return READ_ONCE(pipe->state) == HVPIPE_ENABLED &&
-	       !atomic_read(&pipe->changing);
+	return READ_ONCE(pipe->state) == HVPIPE_ENABLED;
+}
+
+/*
+ * Take the receive lock without an end by a signal. Its holder's call may stay
+ * busy without end, so tell it that somebody waits.
+ */
+static void hvpipe_lock_receive(struct hvpipe *pipe)
+{
+	atomic_inc(&pipe->receive_waiters);
+	mutex_lock(&rtas_ibm_receive_hvpipe_msg_lock);
+	atomic_dec(&pipe->receive_waiters);
 }
 
 /* Have the work do at once what @bit says. Context: any. */
@@ -711,10 +725,10 @@ static void hvpipe_hold(struct hvpipe *pipe, const struct hvpipe_received *recei
  * otherwise. A check or a probe leaves it to the reader instead. An error means
  * that nothing is pending if nothing was announced for certain.
  *
- * Context: May sleep. Takes the receive lock.
+ * Context: May sleep. The receive lock is held.
  * Return: 0 when there is no more to do, else -ve errno: try again.
  */
-static int hvpipe_drain(struct hvpipe *pipe, unsigned int why)
+static int hvpipe_drain_locked(struct hvpipe *pipe, unsigned int why)
 {
 	struct hvpipe_received received;
 	struct hvpipe_handle *handle;
@@ -723,10 +737,10 @@ static int hvpipe_drain(struct hvpipe *pipe, unsigned int why)
 	u32 source;
 	int err;
 
-	guard(mutex)(&rtas_ibm_receive_hvpipe_msg_lock);
+	lockdep_assert_held(&rtas_ibm_receive_hvpipe_msg_lock);
 
 	/* Enabling the pipe makes a probe due. */
-	if (pipe->state != HVPIPE_ENABLED)
+	if (!hvpipe_usable(pipe))
 		return 0;
 	err = hvpipe_prepare_spare(pipe);
 	if (err)
@@ -780,6 +794,16 @@ static int hvpipe_drain(struct hvpipe *pipe, unsigned int why)
 	else
 		hvpipe_schedule(pipe, doubtful ? HVPIPE_DUE_PROBE : HVPIPE_DUE_DRAIN);
 	spin_unlock_irq(&pipe->lock);
+	return err;
+}
+
+static int hvpipe_drain(struct hvpipe *pipe, unsigned int why)
+{
+	int err;
+
+	hvpipe_lock_receive(pipe);
+	err = hvpipe_drain_locked(pipe, why);
+	mutex_unlock(&rtas_ibm_receive_hvpipe_msg_lock);
 	return err;
 }
 
@@ -844,8 +868,13 @@ static int hvpipe_read_failed(struct hvpipe_handle *handle, int err, bool doubtf
 		return err;
 	case -EBADMSG:
 		return -EIO;
-	case -EINTR:
 	case -EBUSY:
+		/* Somebody waits for the lock. The call goes on after that. */
+		hvpipe_announce(pipe, handle, doubtful);
+		return 0;
+	case -EINTR:
+		/* The hypervisor may still be in the call: somebody has to finish it. */
+		hvpipe_schedule(pipe, HVPIPE_DUE_DRAIN);
 		break;
 	default:
 		if (!doubtful)
@@ -856,7 +885,7 @@ static int hvpipe_read_failed(struct hvpipe_handle *handle, int err, bool doubtf
 		return -ENODATA;
 	}
 	hvpipe_announce(pipe, handle, doubtful);
-	return err == -EBUSY ? -ENXIO : err;
+	return err;
 }
 
 /*
@@ -1366,9 +1395,10 @@ static irqreturn_t hvpipe_interrupt(int irq, void *dev_id)
 
 static void hvpipe_lock_state(struct hvpipe *pipe)
 {
-	atomic_inc(&pipe->changing);
+	atomic_inc(&pipe->send_waiters);
 	mutex_lock(&rtas_ibm_send_hvpipe_msg_lock);
-	mutex_lock(&rtas_ibm_receive_hvpipe_msg_lock);
+	atomic_dec(&pipe->send_waiters);
+	hvpipe_lock_receive(pipe);
 }
 
 /* Do @act to each handle; interrupts are not off for longer than for one. */
@@ -1402,7 +1432,6 @@ static void hvpipe_forget(struct hvpipe_handle *handle)
 /* Unlock and tell all handles that the state changed. */
 static void hvpipe_unlock_state(struct hvpipe *pipe)
 {
-	atomic_dec(&pipe->changing);
 	mutex_unlock(&rtas_ibm_receive_hvpipe_msg_lock);
 	mutex_unlock(&rtas_ibm_send_hvpipe_msg_lock);
 	/* Pairs with poll_wait(): who polls a handle too new for us sees the state. */

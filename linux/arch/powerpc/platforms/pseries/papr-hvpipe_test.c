@@ -40,7 +40,9 @@ struct hvpipe_test_msg {
  * @log_type: Type in the event log.
  * @status:   What the next @busy calls of any function return.
  * @busy:     See @status.
- * @suspender: Somebody comes to suspend the pipe while a call is busy.
+ * @busy_until: Calls are busy no longer when this has completed.
+ * @thread:   Starts in another thread while a call is busy.
+ * @test:     The test.
  * @meanwhile: Called within the next receive, when it has the message.
  * @label:    Source that receive reports, if not 0.
  * @written:  Length that receive reports, if not 0.
@@ -68,7 +70,9 @@ struct hvpipe_test {
 	u8 log_type;
 	s32 status;
 	unsigned int busy;
-	bool suspender;
+	struct completion *busy_until;
+	int (*thread)(void *data);
+	struct kunit *test;
 	void (*meanwhile)(struct hvpipe_test *fake);
 	u32 label;
 	u32 written;
@@ -103,15 +107,26 @@ static void hvpipe_test_section(u8 *section, const char *id, u16 len)
 	put_unaligned_be16(len, section + 2);
 }
 
+/* Run @function in another thread. */
+static void hvpipe_test_thread(struct hvpipe_test *fake, int (*function)(void *data))
+{
+	init_completion(&fake->done);
+	kthread_run(function, fake, "hvpipe_test");
+}
+
 /* Does the fake answer @status instead of doing what it is called for? */
 static bool fake_is_busy(struct hvpipe_test *fake)
 {
+	int (*thread)(void *data) = fake->thread;
+
+	if (fake->busy_until && completion_done(fake->busy_until))
+		fake->busy = 0;
 	if (!fake->busy)
 		return false;
 	fake->busy--;
-	if (fake->suspender)
-		atomic_inc(&fake->pipe.changing);
-	fake->suspender = false;
+	fake->thread = NULL;
+	if (thread)
+		hvpipe_test_thread(fake, thread);
 	return true;
 }
 
@@ -437,37 +452,82 @@ static void busy_statuses_are_waited_out(struct kunit *test)
 	__fput_sync(file);
 }
 
-static void a_suspend_waits_for_a_busy_call_but_not_for_ever(struct kunit *test)
+static int hvpipe_test_suspend(void *data)
+{
+	struct hvpipe_test *fake = data;
+
+	current->kunit_test = fake->test;
+	hvpipe_disable(&fake->pipe, HVPIPE_SUSPENDED);
+	current->kunit_test = NULL;
+	complete(&fake->done);
+	return 0;
+}
+
+/* A suspend waits for a busy call to end, but not longer than the retry limit. */
+static void suspend_busy(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
 	struct file *file = hvpipe_test_open(test, HMC1);
 	u8 *buf = hvpipe_test_buf(test);
 
-	/* A call in flight ends well, a new one does not begin. */
-	fake->suspender = true;
-	hvpipe_test_status(fake, 9900, 3);
-	KUNIT_EXPECT_EQ(test, hvpipe_test_write(file, buf, 49), 49);
-	KUNIT_EXPECT_EQ(test, hvpipe_test_poll(file), POLLRDHUP);
-	KUNIT_EXPECT_EQ(test, hvpipe_test_write(file, buf, 49), -ENXIO);
-	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), -ENXIO);
-	KUNIT_EXPECT_EQ(test, PTR_ERR(hvpipe_create(&fake->pipe, HMC2)), -ENXIO);
-	atomic_dec(&fake->pipe.changing);
-
-	fake->pipe.patience = 1;
-	fake->suspender = true;
-	hvpipe_test_status(fake, 9901, 1000);
-	KUNIT_EXPECT_EQ(test, hvpipe_test_write(file, buf, 49), -ENXIO);
-	atomic_dec(&fake->pipe.changing);
-	hvpipe_test_status(fake, 0, 0);
-	hvpipe_test_queue(fake, HMC1, 1, 10);
-	fake->suspender = true;
-	hvpipe_test_status(fake, 9901, 1000);
-	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), -ENXIO);
-	atomic_dec(&fake->pipe.changing);
-	hvpipe_test_status(fake, 0, 0);
-	hvpipe_test_expect(test, file, 1, 10);
+	for (int i = 0; i < 4; i++) {
+		/* Sends that end well, or not; then receives that do. */
+		fake->pipe.patience = i & 1 ? 1 : HVPIPE_PATIENCE;
+		if (i >= 2)
+			hvpipe_test_queue(fake, HMC1, i, 10);
+		fake->meanwhile = NULL;
+		fake->thread = hvpipe_test_suspend;
+		hvpipe_test_status(fake, 9901, i & 1 ? 1000 : 3);
+		if (i < 2)
+			KUNIT_EXPECT_EQ(test, hvpipe_test_write(file, buf, 49), i & 1 ? -ENXIO : 49);
+		else
+			KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K),
+					i & 1 ? -ENXIO : HVPIPE_HDR_LEN + 10);
+		hvpipe_test_status(fake, 0, 0);
+		KUNIT_EXPECT_GT(test, wait_for_completion_timeout(&fake->done, 10 * HZ), 0);
+		KUNIT_EXPECT_EQ(test, fake->pipe.state, HVPIPE_SUSPENDED);
+		KUNIT_EXPECT_EQ(test, hvpipe_test_poll(file), POLLRDHUP);
+		KUNIT_EXPECT_EQ(test, hvpipe_test_write(file, buf, 49), -ENXIO);
+		KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), -ENXIO);
+		KUNIT_EXPECT_EQ(test, PTR_ERR(hvpipe_create(&fake->pipe, HMC2)), -ENXIO);
+		hvpipe_test_resume(fake);
+	}
+	hvpipe_test_expect(test, file, 3, 10);
 	hvpipe_test_expect_works(test, file, HMC1);
 	__fput_sync(file);
+}
+
+static int hvpipe_test_close(void *data)
+{
+	struct hvpipe_test *fake = data;
+
+	current->kunit_test = fake->test;
+	__fput_sync(fake->reader);
+	current->kunit_test = NULL;
+	complete(&fake->done);
+	return 0;
+}
+
+/* A close waits for another source's busy read, but not longer than the retry limit. */
+static void close_busy_read(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *one = hvpipe_test_open(test, HMC1);
+	u8 *buf = hvpipe_test_buf(test);
+
+	fake->pipe.patience = 1;
+	fake->reader = hvpipe_test_open(test, HMC2);
+	hvpipe_test_queue(fake, HMC1, 1, 10);
+	hvpipe_test_event(fake, HMC2, HVPIPE_EVENT_MSG);
+	fake->thread = hvpipe_test_close;
+	hvpipe_test_status(fake, 9901, 1000);
+	fake->busy_until = &fake->done;
+	KUNIT_EXPECT_EQ(test, hvpipe_test_read(one, buf, SZ_4K), HVPIPE_HDR_LEN + 10);
+	KUNIT_EXPECT_TRUE(test, completion_done(&fake->done));
+	KUNIT_EXPECT_LT(test, fake->receives, 200);
+	hvpipe_test_work(fake);
+	hvpipe_test_expect_works(test, one, HMC1);
+	__fput_sync(one);
 }
 
 static void read_returns_one_message_a_call(struct kunit *test)
@@ -850,7 +910,7 @@ static int hvpipe_test_wake(struct wait_queue_entry *wait, unsigned int mode,
 
 static void a_read_that_fails_wakes_others_who_share_the_handle(struct kunit *test)
 {
-	static const s32 cases[] = { -1, -3, -5, 9901 };
+	static const s32 cases[] = { -1, -3, -5 };
 	struct hvpipe_test *fake = test->priv;
 	struct file *one = hvpipe_test_open(test, HMC1);
 	struct file *two = hvpipe_test_open(test, HMC2);
@@ -860,16 +920,13 @@ static void a_read_that_fails_wakes_others_who_share_the_handle(struct kunit *te
 	/* They may have looked while the announcement was not to be seen. */
 	init_waitqueue_func_entry(&fake->poller, hvpipe_test_wake);
 	add_wait_queue(&handle->wait, &fake->poller);
-	fake->pipe.patience = 1;
 	hvpipe_test_queue(fake, HMC1, 1, 10);
 	for (int i = 0; i < ARRAY_SIZE(cases); i++) {
 		fake->woken = 0;
-		fake->suspender = cases[i] > 0;
 		hvpipe_test_status(fake, cases[i], 1000);
 		KUNIT_EXPECT_LT(test, hvpipe_test_read(one, buf, SZ_4K), 0);
 		KUNIT_EXPECT_EQ(test, fake->woken, 1);
 	}
-	atomic_dec(&fake->pipe.changing);
 	hvpipe_test_status(fake, 0, 0);
 
 	/* The same when another source's message came. */
@@ -1436,7 +1493,8 @@ static struct kunit_case hvpipe_test_cases[] = {
 	KUNIT_CASE(write_refuses_sizes_that_no_message_has),
 	KUNIT_CASE(write_says_what_firmware_said),
 	KUNIT_CASE(busy_statuses_are_waited_out),
-	KUNIT_CASE(a_suspend_waits_for_a_busy_call_but_not_for_ever),
+	KUNIT_CASE(suspend_busy),
+	KUNIT_CASE(close_busy_read),
 	KUNIT_CASE(read_returns_one_message_a_call),
 	KUNIT_CASE(read_whole_buffer),
 	KUNIT_CASE(a_buffer_without_room_for_the_header_is_refused),
@@ -1494,6 +1552,7 @@ static int hvpipe_test_init(struct kunit *test)
 	timer_setup(&fake->pipe.hold_timer, hvpipe_hold_expired, 0);
 	fake->pipe.patience = HVPIPE_PATIENCE;
 	fake->pipe.retry = HVPIPE_RETRY_MIN;
+	fake->test = test;
 	test->priv = fake;
 
 	kunit_activate_static_stub(test, rtas_ibm_send_hvpipe_msg, fake_send);
