@@ -37,6 +37,19 @@ TRACE_EVENT(papr_hvpipe_drop,
 	TP_printk("source=0x%08x len=%u", __entry->source, __entry->len)
 );
 
+/* A send that its killed caller abandoned stayed busy for too long. */
+TRACE_EVENT(papr_hvpipe_give_up,
+	TP_PROTO(u32 source),
+	TP_ARGS(source),
+	TP_STRUCT__entry(
+		__field(u32, source)
+	),
+	TP_fast_assign(
+		__entry->source = source;
+	),
+	TP_printk("source=0x%08x", __entry->source)
+);
+
 #endif /* _TRACE_PAPR_HVPIPE_H */
 
 #undef TRACE_INCLUDE_PATH

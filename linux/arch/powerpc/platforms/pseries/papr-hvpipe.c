@@ -190,6 +190,7 @@ static const char * const hvpipe_state_names[] = {
 enum {
 	HVPIPE_DUE_ENABLE,	/* enable the pipe */
 	HVPIPE_DUE_EVENT,	/* fetch the event that firmware did not yield */
+	HVPIPE_DUE_SEND,	/* finish the send that its caller abandoned */
 	HVPIPE_DUE_DRAIN,	/* receive a message that nobody reads */
 	HVPIPE_DUE_CHECK,	/* receive one that a malformed event may announce */
 	HVPIPE_DUE_PROBE,	/* receive one that may wait unannounced */
@@ -209,6 +210,10 @@ enum {
  *           busy send yields to them at the end of the retry limit.
  * @receive_waiters: The same for the receive lock.
  * @patience: How long a busy firmware is borne, in jiffies.
+ * @unfinished: Source of a send that firmware is still busy with, though its
+ *           caller was killed; 0 if there is none. Send lock.
+ * @unfinished_until: When it is given up, in jiffies. Send lock.
+ * @given_up: How many sends were. Send lock.
  * @area:    The memory shared with firmware. Its parts for sending are guarded
  *           by the send lock, those for receiving by the receive lock.
  * @spare:   Room for one message that has to be held. Present before each
@@ -234,6 +239,9 @@ struct hvpipe {
 	atomic_t send_waiters;
 	atomic_t receive_waiters;
 	unsigned long patience;
+	u32 unfinished;
+	unsigned long unfinished_until;
+	unsigned long given_up;
 	struct hvpipe_firmware_area *area;
 	struct hvpipe_msg *spare;
 	atomic_long_t dropped;
@@ -314,6 +322,24 @@ do {										\
 		KUNIT_STATIC_STUB_REDIRECT(function, pipe, ##args);		\
 } while (0)
 
+/* Run the work after @delay, or earlier if it is to run earlier already. */
+static void hvpipe_queue_work(struct hvpipe *pipe, unsigned long delay)
+{
+	HVPIPE_STUB_REDIRECT(hvpipe_queue_work, pipe, delay);
+
+	if (delay)
+		queue_delayed_work(system_long_wq, &pipe->work, delay);
+	else
+		mod_delayed_work(system_long_wq, &pipe->work, 0);
+}
+
+/* Have the work do at once what @bit says. Context: any. */
+static void hvpipe_schedule(struct hvpipe *pipe, unsigned int bit)
+{
+	set_bit(bit, &pipe->due);
+	hvpipe_queue_work(pipe, 0);
+}
+
 /*
  * Firmware. Each RTAS function is called in one place, which maps its status.
  */
@@ -366,6 +392,9 @@ static s32 rtas_ibm_send_hvpipe_msg(struct hvpipe *pipe, u32 source)
  * @source: Who to send to.
  * @len:    Length of the payload.
  *
+ * When a fatal signal ends it, the hypervisor may still be in the call. The work
+ * or the next send repeats it: see hvpipe_finish_send().
+ *
  * Context: May sleep. The send lock is held.
  * Return: 0 when the message was delivered. -EIO, -EINVAL, -EPIPE (the pipe to
  *         @source is closed), -EOPNOTSUPP as firmware says, -EINTR on a fatal
@@ -388,7 +417,12 @@ static int hvpipe_send(struct hvpipe *pipe, u32 source, size_t len)
 		fwrc = rtas_ibm_send_hvpipe_msg(pipe, source);
 		again = hvpipe_busy_delay(pipe, fwrc, &expires, &pipe->send_waiters);
 	} while (again > 0);
-	if (unlikely(again))
+	if (again == -EINTR) {
+		pipe->unfinished = source;
+		pipe->unfinished_until = jiffies + pipe->patience;
+		hvpipe_schedule(pipe, HVPIPE_DUE_SEND);
+	}
+	if (again)
 		return again;
 
 	switch (fwrc) {
@@ -406,6 +440,57 @@ static int hvpipe_send(struct hvpipe *pipe, u32 source, size_t len)
 	case RTAS_HARDWARE_ERROR:
 		return -EIO;
 	}
+}
+
+/* Count the unfinished send as given up. Nobody waits for its outcome. */
+static void hvpipe_give_up_send(struct hvpipe *pipe)
+{
+	trace_papr_hvpipe_give_up(pipe->unfinished);
+	pipe->unfinished = 0;
+	WRITE_ONCE(pipe->given_up, pipe->given_up + 1);
+}
+
+/**
+ * hvpipe_finish_send() - Repeat the send that its caller abandoned.
+ * @pipe: The pipe, enabled.
+ * @wait: Whether to wait until it is finished or given up.
+ *
+ * The list and the payload are still in the memory shared with firmware. The
+ * retry limit began when the call was abandoned; at its end the call is given
+ * up, so that one silent HMC does not stop the others.
+ *
+ * Context: May sleep. The send lock is held.
+ * Return: 0 when no send is unfinished any more, -EINTR on a fatal signal,
+ *         -EAGAIN when firmware is busy and the caller does not wait.
+ */
+static int hvpipe_finish_send(struct hvpipe *pipe, bool wait)
+{
+	s32 fwrc;
+
+	lockdep_assert_held(&rtas_ibm_send_hvpipe_msg_lock);
+
+	while (pipe->unfinished) {
+		fwrc = rtas_ibm_send_hvpipe_msg(pipe, pipe->unfinished);
+		if (!hvpipe_is_busy(fwrc))
+			pipe->unfinished = 0;
+		else if (time_after(jiffies, pipe->unfinished_until))
+			hvpipe_give_up_send(pipe);
+		else if (!wait)
+			return -EAGAIN;
+		else if (fatal_signal_pending(current))
+			return -EINTR;
+		else
+			rtas_busy_delay(fwrc);
+	}
+	return 0;
+}
+
+/* Finish a send in the background. Return: 0, or -EAGAIN to try again. */
+static int hvpipe_finish_send_later(struct hvpipe *pipe)
+{
+	guard(mutex)(&rtas_ibm_send_hvpipe_msg_lock);
+
+	return hvpipe_finish_send(pipe, false);
 }
 
 /**
@@ -532,17 +617,6 @@ static s32 hvpipe_set_enable(struct hvpipe *pipe, bool enable)
 	return fwrc;
 }
 
-/* Run the work after @delay, or earlier if it is to run earlier already. */
-static void hvpipe_queue_work(struct hvpipe *pipe, unsigned long delay)
-{
-	HVPIPE_STUB_REDIRECT(hvpipe_queue_work, pipe, delay);
-
-	if (delay)
-		queue_delayed_work(system_long_wq, &pipe->work, delay);
-	else
-		mod_delayed_work(system_long_wq, &pipe->work, 0);
-}
-
 /* True if firmware may be called. Only stable under an RTAS lock. */
 static bool hvpipe_usable(struct hvpipe *pipe)
 {
@@ -558,13 +632,6 @@ static void hvpipe_lock_receive(struct hvpipe *pipe)
 	atomic_inc(&pipe->receive_waiters);
 	mutex_lock(&rtas_ibm_receive_hvpipe_msg_lock);
 	atomic_dec(&pipe->receive_waiters);
-}
-
-/* Have the work do at once what @bit says. Context: any. */
-static void hvpipe_schedule(struct hvpipe *pipe, unsigned int bit)
-{
-	set_bit(bit, &pipe->due);
-	hvpipe_queue_work(pipe, 0);
 }
 
 /*
@@ -1034,6 +1101,9 @@ static int hvpipe_write_pipe(struct hvpipe_handle *handle, struct iov_iter *from
 	err = -ENXIO;
 	if (!hvpipe_usable(pipe))
 		goto unlock;
+	err = hvpipe_finish_send(pipe, true);
+	if (err)
+		goto unlock;
 
 	if (unlikely(bounce)) {
 		memcpy(pipe->area->sent, bounce, len);
@@ -1249,6 +1319,7 @@ static void hvpipe_dev_show_fdinfo(struct seq_file *m, struct file *file)
 	seq_printf(m, "state:\t%s\n", hvpipe_state_names[READ_ONCE(hvpipe.state)]);
 	seq_printf(m, "handles:\t%u\n", hvpipe_handles(&hvpipe));
 	seq_printf(m, "dropped:\t%lu\n", atomic_long_read(&hvpipe.dropped));
+	seq_printf(m, "given-up:\t%lu\n", READ_ONCE(hvpipe.given_up));
 }
 
 static const struct file_operations hvpipe_dev_ops = {
@@ -1445,7 +1516,7 @@ static void hvpipe_unlock_state(struct hvpipe *pipe)
  * @state: %HVPIPE_SUSPENDED or %HVPIPE_DISABLED.
  *
  * Waits for calls in flight, but not for one that has been busy for
- * &hvpipe.patience.
+ * &hvpipe.patience. A send that its caller abandoned ends here.
  *
  * Context: May sleep.
  */
@@ -1455,6 +1526,8 @@ static void hvpipe_disable(struct hvpipe *pipe, enum hvpipe_state state)
 
 	hvpipe_lock_state(pipe);
 	clear_bit(HVPIPE_DUE_ENABLE, &pipe->due);
+	if (pipe->unfinished)
+		hvpipe_give_up_send(pipe);
 	if (pipe->state == HVPIPE_ENABLED)
 		fwrc = hvpipe_set_enable(pipe, false);
 	if (fwrc)
@@ -1524,6 +1597,11 @@ static void hvpipe_work(struct work_struct *work)
 	if (test_and_clear_bit(HVPIPE_DUE_EVENT, &pipe->due) &&
 	    hvpipe_fetch_event(pipe, READ_ONCE(pipe->virq))) {
 		set_bit(HVPIPE_DUE_EVENT, &pipe->due);
+		failed = true;
+	}
+	if (test_and_clear_bit(HVPIPE_DUE_SEND, &pipe->due) &&
+	    hvpipe_finish_send_later(pipe)) {
+		set_bit(HVPIPE_DUE_SEND, &pipe->due);
 		failed = true;
 	}
 	for (unsigned int why = HVPIPE_DUE_DRAIN; why <= HVPIPE_DUE_HOLD; why++) {

@@ -9,6 +9,7 @@
 
 #include <kunit/test.h>
 #include <linux/completion.h>
+#include <linux/delay.h>
 #include <linux/kthread.h>
 #include <linux/mman.h>
 #include <linux/unaligned.h>
@@ -41,11 +42,13 @@ struct hvpipe_test_msg {
  * @status:   What the next @busy calls of any function return.
  * @busy:     See @status.
  * @busy_until: Calls are busy no longer when this has completed.
+ * @kill:     The caller is killed while its call is busy.
  * @thread:   Starts in another thread while a call is busy.
  * @test:     The test.
  * @meanwhile: Called within the next receive, when it has the message.
  * @label:    Source that receive reports, if not 0.
  * @written:  Length that receive reports, if not 0.
+ * @sends:    How often a send was asked for.
  * @sent_to:  Source of the last send.
  * @sent_len: Its length by the buffer list.
  * @queued:   How often the work was queued.
@@ -71,11 +74,13 @@ struct hvpipe_test {
 	s32 status;
 	unsigned int busy;
 	struct completion *busy_until;
+	bool kill;
 	int (*thread)(void *data);
 	struct kunit *test;
 	void (*meanwhile)(struct hvpipe_test *fake);
 	u32 label;
 	u32 written;
+	unsigned int sends;
 	u32 sent_to;
 	u64 sent_len;
 	unsigned int queued;
@@ -124,6 +129,11 @@ static bool fake_is_busy(struct hvpipe_test *fake)
 	if (!fake->busy)
 		return false;
 	fake->busy--;
+	if (fake->kill) {
+		sigaddset(&current->pending.signal, SIGKILL);
+		set_thread_flag(TIF_SIGPENDING);
+	}
+	fake->kill = false;
 	fake->thread = NULL;
 	if (thread)
 		hvpipe_test_thread(fake, thread);
@@ -212,7 +222,8 @@ static s32 fake_send(struct hvpipe *pipe, u32 source)
 {
 	struct hvpipe_test *fake = to_hvpipe_test(pipe);
 
-	if (fake_is_busy(fake))
+	fake->sends++;
+	if (source == HMC1 && fake_is_busy(fake))
 		return fake->status;
 	fake->sent_to = source;
 	fake->sent_len = be64_to_cpu(pipe->area->list.used);
@@ -493,6 +504,113 @@ static void suspend_busy(struct kunit *test)
 		hvpipe_test_resume(fake);
 	}
 	hvpipe_test_expect(test, file, 3, 10);
+	hvpipe_test_expect_works(test, file, HMC1);
+	__fput_sync(file);
+}
+
+/* A write that is killed while firmware is busy for @busy more calls. */
+static void hvpipe_test_killed_write(struct kunit *test, struct file *file, size_t size,
+				     unsigned int busy)
+{
+	struct hvpipe_test *fake = test->priv;
+	u8 *buf = hvpipe_test_buf(test);
+
+	fake->sent_to = 0;
+	fake->kill = true;
+	hvpipe_test_status(fake, 9901, busy + 1);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_write(file, buf, size), -EINTR);
+	sigdelset(&current->pending.signal, SIGKILL);
+	clear_thread_flag(TIF_SIGPENDING);
+	KUNIT_EXPECT_EQ(test, fake->busy, busy);
+	KUNIT_EXPECT_EQ(test, fake->sent_to, 0);
+}
+
+/* A send that its killed caller left busy is finished before the next one begins. */
+static void killed_send_first(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *one = hvpipe_test_open(test, HMC1);
+	struct file *two = hvpipe_test_open(test, HMC2);
+	u8 *buf = hvpipe_test_buf(test);
+
+	hvpipe_test_killed_write(test, one, 50, 3);
+	fake->sends = 0;
+	KUNIT_EXPECT_EQ(test, hvpipe_test_write(two, buf, 60), 60);
+	KUNIT_EXPECT_EQ(test, fake->sends, 5);
+	KUNIT_EXPECT_EQ(test, fake->busy, 0);
+	KUNIT_EXPECT_EQ(test, fake->sent_to, HMC2);
+	KUNIT_EXPECT_EQ(test, fake->pipe.given_up, 0);
+	hvpipe_test_expect_works(test, one, HMC1);
+	__fput_sync(one);
+	__fput_sync(two);
+}
+
+/* If no other send comes, the work finishes it, also when its handle is closed. */
+static void killed_send_in_work(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *file = hvpipe_test_open(test, HMC1);
+
+	hvpipe_test_killed_write(test, file, 50, 2);
+	__fput_sync(file);
+	KUNIT_EXPECT_EQ(test, fake->queued, 1);
+	for (int i = 0; i < 3; i++)
+		hvpipe_test_work(fake);
+	KUNIT_EXPECT_EQ(test, fake->queued, 3);
+	KUNIT_EXPECT_EQ(test, fake->sent_to, HMC1);
+	KUNIT_EXPECT_EQ(test, fake->sent_len, 2);
+	KUNIT_EXPECT_EQ(test, fake->pipe.given_up, 0);
+	file = hvpipe_test_open(test, HMC1);
+	hvpipe_test_expect_works(test, file, HMC1);
+	__fput_sync(file);
+}
+
+/* A send that stays busy is given up at the end of the retry limit, and counted. */
+static void killed_send_given_up(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *one = hvpipe_test_open(test, HMC1);
+	struct file *two = hvpipe_test_open(test, HMC2);
+	u8 *buf = hvpipe_test_buf(test);
+
+	/* By the next send, by the work, and by a suspend. */
+	fake->pipe.patience = 1;
+	hvpipe_test_killed_write(test, one, 50, 1000);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_write(two, buf, 60), 60);
+	KUNIT_EXPECT_EQ(test, fake->pipe.given_up, 1);
+	hvpipe_test_work(fake);
+	hvpipe_test_killed_write(test, one, 50, 1000);
+	msleep(50);
+	hvpipe_test_work(fake);
+	KUNIT_EXPECT_EQ(test, fake->pipe.given_up, 2);
+	hvpipe_test_killed_write(test, one, 50, 1000);
+	hvpipe_test_status(fake, 0, 0);
+	hvpipe_disable(&fake->pipe, HVPIPE_SUSPENDED);
+	KUNIT_EXPECT_EQ(test, fake->pipe.given_up, 3);
+	hvpipe_test_resume(fake);
+	KUNIT_EXPECT_EQ(test, fake->sent_to, 0);
+	hvpipe_test_expect_works(test, one, HMC1);
+	hvpipe_test_expect_works(test, two, HMC2);
+	__fput_sync(one);
+	__fput_sync(two);
+}
+
+/* A receive that its killed caller left busy is finished by the work, and held. */
+static void killed_read(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *file = hvpipe_test_open(test, HMC1);
+	u8 *buf = hvpipe_test_buf(test);
+
+	hvpipe_test_queue(fake, HMC1, 1, 10);
+	fake->kill = true;
+	hvpipe_test_status(fake, 9901, 1);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), -EINTR);
+	sigdelset(&current->pending.signal, SIGKILL);
+	clear_thread_flag(TIF_SIGPENDING);
+	hvpipe_test_work(fake);
+	KUNIT_EXPECT_EQ(test, fake->first, 1);
+	hvpipe_test_expect(test, file, 1, 10);
 	hvpipe_test_expect_works(test, file, HMC1);
 	__fput_sync(file);
 }
@@ -1495,6 +1613,10 @@ static struct kunit_case hvpipe_test_cases[] = {
 	KUNIT_CASE(busy_statuses_are_waited_out),
 	KUNIT_CASE(suspend_busy),
 	KUNIT_CASE(close_busy_read),
+	KUNIT_CASE(killed_send_first),
+	KUNIT_CASE(killed_send_in_work),
+	KUNIT_CASE(killed_send_given_up),
+	KUNIT_CASE(killed_read),
 	KUNIT_CASE(read_returns_one_message_a_call),
 	KUNIT_CASE(read_whole_buffer),
 	KUNIT_CASE(a_buffer_without_room_for_the_header_is_refused),
