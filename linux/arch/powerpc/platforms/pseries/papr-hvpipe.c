@@ -714,6 +714,11 @@ static void hvpipe_begin_doubt(struct hvpipe *pipe)
 	WRITE_ONCE(pipe->doubt_until, jiffies + HVPIPE_DOUBT);
 }
 
+static void hvpipe_end_doubt(struct hvpipe *pipe)
+{
+	WRITE_ONCE(pipe->doubt_until, jiffies);
+}
+
 static bool hvpipe_in_doubt(struct hvpipe *pipe)
 {
 	return time_before(jiffies, READ_ONCE(pipe->doubt_until));
@@ -826,14 +831,17 @@ static int hvpipe_drain_locked(struct hvpipe *pipe, unsigned int why)
 		clear_bit(HVPIPE_ANNOUNCED, &handle->flags);
 	doubtful = !asked ||
 		   (announced && test_and_clear_bit(HVPIPE_DOUBTFUL, &handle->flags));
+	/* The message's announcement may come as soon as the call has begun. */
+	if (why == HVPIPE_DUE_PROBE)
+		hvpipe_begin_doubt(pipe);
 	spin_unlock_irq(&pipe->lock);
 
 	err = hvpipe_receive(pipe, &received, false);
+	if (err && why == HVPIPE_DUE_PROBE)
+		hvpipe_end_doubt(pipe);
 	switch (err) {
 	case 0:
 		hvpipe_hold(pipe, &received);
-		if (why == HVPIPE_DUE_PROBE)
-			hvpipe_begin_doubt(pipe);
 		if (!announced || received.source == source)
 			return 0;
 		/* The announced message may still be pending, or not. */
@@ -1559,7 +1567,7 @@ static void hvpipe_enable(struct hvpipe *pipe)
 		if (!hvpipe_is_busy(fwrc) && fwrc != RTAS_HARDWARE_ERROR)
 			clear_bit(HVPIPE_DUE_ENABLE, &pipe->due);
 		if (!fwrc) {
-			WRITE_ONCE(pipe->doubt_until, jiffies);
+			hvpipe_end_doubt(pipe);
 			WRITE_ONCE(pipe->state, HVPIPE_ENABLED);
 			hvpipe_schedule(pipe, HVPIPE_DUE_PROBE);
 			pr_info("enabled\n");

@@ -957,6 +957,7 @@ static void error_in_doubt(struct kunit *test)
 	hvpipe_test_queue(fake, HMC1, 2, 20);
 	hvpipe_test_work(fake);
 	hvpipe_test_expect(test, file, 1, 10);
+	/* Announced while the probe received the message before it. */
 	hvpipe_test_status(fake, -1, 1);
 	fake->queued = 0;
 	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), 0);
