@@ -48,6 +48,7 @@
 #include <linux/crash_dump.h>
 #include <linux/file.h>
 #include <linux/fs.h>
+#include <linux/hash.h>
 #include <linux/init.h>
 #include <linux/interrupt.h>
 #include <linux/irq.h>
@@ -68,7 +69,6 @@
 #include <linux/timer.h>
 #include <linux/uaccess.h>
 #include <linux/uio.h>
-#include <linux/vmalloc.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 #include <asm/machdep.h>
@@ -81,17 +81,18 @@
 #define CREATE_TRACE_POINTS
 #include "papr-hvpipe-trace.h"
 
-/* A source ID is 0xCCRRQQQQ. */
+/* A source ID is 0xCCRRQQQQ: QQQQ is the index. */
 #define HVPIPE_SOURCE_TYPE	GENMASK(31, 24)	/* CC */
 #define HVPIPE_SOURCE_RESERVED	GENMASK(23, 16)	/* RR */
-#define HVPIPE_SOURCE_INDEX	GENMASK(15, 0)	/* QQQQ */
 #define HVPIPE_SOURCE_TYPE_HMC	0x02
-#define HVPIPE_SOURCES		BIT(16)	/* that there can be, by their index */
 
 /* The largest payload to send: a 4 KiB buffer less firmware's 8 bytes. */
 #define HVPIPE_MAX_SEND		(SZ_4K - 8)
 /* The largest payload to receive: the buffer that firmware is given. */
 #define HVPIPE_MAX_RECEIVE	SZ_4K
+/* Buckets of the table of handles, as a power of two: 32 KiB. */
+#define HVPIPE_HASH_BITS	12
+
 #define HVPIPE_HDR_LEN		sizeof(struct papr_hvpipe_hdr)
 
 static_assert(HVPIPE_HDR_LEN == 48);
@@ -199,11 +200,10 @@ enum {
 
 /**
  * struct hvpipe - The partition's pipe.
- * @lock:    Guards @held, the messages that handles hold, the event log, @virq
- *           and @irq. No handle leaves @sources without it; one may come.
- * @sources: The handles, by source index: half a megabyte, so that to find one,
- *           to create and to close it costs the least, and as much with all of
- *           them as with one.
+ * @lock:    Guards @handles, @held, the messages that handles hold, the event
+ *           log, @virq and @irq.
+ * @handles: The handles, hashed by source ID.
+ * @nr_handles: How many there are.
  * @held:    How many messages they hold.
  * @state:   Whether firmware may be called. Changes under both RTAS locks.
  * @send_waiters: How many wait for the send lock and cannot be interrupted: a
@@ -233,7 +233,8 @@ enum {
  */
 struct hvpipe {
 	spinlock_t lock;	/* see above */
-	struct hvpipe_handle **sources;
+	struct hlist_head *handles;
+	unsigned int nr_handles;
 	unsigned int held;
 	enum hvpipe_state state;
 	atomic_t send_waiters;
@@ -265,6 +266,7 @@ enum {
 
 /**
  * struct hvpipe_handle - One source, opened by user space.
+ * @node:   In the pipe's table.
  * @pipe:   The pipe.
  * @source: Source ID.
  * @nheld:  How many messages @held are.
@@ -277,6 +279,7 @@ enum {
  * @sent_bytes: Their payload. Send lock.
  */
 struct hvpipe_handle {
+	struct hlist_node node;
 	struct hvpipe *pipe;
 	u32 source;
 	unsigned int nheld;
@@ -662,29 +665,38 @@ static void hvpipe_hold_expired(struct timer_list *timer)
  * Handles and the messages they hold.
  */
 
-/* Where the handle of @source is, if there is one. */
-static struct hvpipe_handle **hvpipe_place(struct hvpipe *pipe, u32 source)
+static struct hlist_head *hvpipe_bucket(struct hvpipe *pipe, u32 source)
 {
-	return &pipe->sources[FIELD_GET(HVPIPE_SOURCE_INDEX, source)];
+	return &pipe->handles[hash_32(source, HVPIPE_HASH_BITS)];
 }
 
+/* The handle of @source, or NULL. It stays while the lock is held. */
 static struct hvpipe_handle *hvpipe_find(struct hvpipe *pipe, u32 source)
 {
-	/* Pairs with the cmpxchg_release() that put it there. */
-	struct hvpipe_handle *handle = READ_ONCE(*hvpipe_place(pipe, source));
+	struct hvpipe_handle *handle;
 
-	return handle && handle->source == source ? handle : NULL;
+	lockdep_assert_held(&pipe->lock);
+
+	hlist_for_each_entry(handle, hvpipe_bucket(pipe, source), node)
+		if (handle->source == source)
+			return handle;
+	return NULL;
 }
 
-/* How many handles there are, to be shown. */
-static unsigned int hvpipe_handles(struct hvpipe *pipe)
+/* Do @act to each handle. Interrupts are not off for longer than for one bucket. */
+static void hvpipe_for_each_handle(struct hvpipe *pipe,
+				   void (*act)(struct hvpipe_handle *handle))
 {
-	unsigned int n = 0;
+	struct hvpipe_handle *handle;
 
-	for (unsigned int i = 0; i < HVPIPE_SOURCES; i++)
-		/* They may come and go meanwhile. */
-		n += !!data_race(pipe->sources[i]);
-	return n;
+	for (unsigned int i = 0; i < BIT(HVPIPE_HASH_BITS); i++) {
+		if (hlist_empty(&pipe->handles[i]))
+			continue;
+		spin_lock_irq(&pipe->lock);
+		hlist_for_each_entry(handle, &pipe->handles[i], node)
+			act(handle);
+		spin_unlock_irq(&pipe->lock);
+	}
 }
 
 static void hvpipe_wake(struct hvpipe_handle *handle)
@@ -1200,7 +1212,8 @@ static int hvpipe_close(struct hvpipe_handle *handle)
 		hvpipe_drain(pipe, HVPIPE_DUE_DRAIN);
 
 	spin_lock_irq(&pipe->lock);
-	WRITE_ONCE(*hvpipe_place(pipe, handle->source), NULL);
+	__hlist_del(&handle->node);
+	WRITE_ONCE(pipe->nr_handles, pipe->nr_handles - 1);
 	WRITE_ONCE(pipe->held, pipe->held - handle->nheld);
 	spin_unlock_irq(&pipe->lock);
 
@@ -1265,6 +1278,7 @@ static struct file *hvpipe_create(struct hvpipe *pipe, u32 source)
 {
 	struct hvpipe_handle *handle;
 	struct file *file;
+	bool exists;
 
 	if (FIELD_GET(HVPIPE_SOURCE_TYPE, source) != HVPIPE_SOURCE_TYPE_HMC ||
 	    FIELD_GET(HVPIPE_SOURCE_RESERVED, source))
@@ -1287,7 +1301,14 @@ static struct file *hvpipe_create(struct hvpipe *pipe, u32 source)
 	handle->sent = 0;
 	handle->sent_bytes = 0;
 
-	if (cmpxchg_release(hvpipe_place(pipe, source), NULL, handle)) {
+	spin_lock_irq(&pipe->lock);
+	exists = hvpipe_find(pipe, source);
+	if (!exists) {
+		hlist_add_head(&handle->node, hvpipe_bucket(pipe, source));
+		WRITE_ONCE(pipe->nr_handles, pipe->nr_handles + 1);
+	}
+	spin_unlock_irq(&pipe->lock);
+	if (exists) {
 		kfree(handle);
 		return ERR_PTR(-EALREADY);
 	}
@@ -1325,7 +1346,7 @@ static long hvpipe_dev_ioctl(struct file *file, unsigned int cmd, unsigned long 
 static void hvpipe_dev_show_fdinfo(struct seq_file *m, struct file *file)
 {
 	seq_printf(m, "state:\t%s\n", hvpipe_state_names[READ_ONCE(hvpipe.state)]);
-	seq_printf(m, "handles:\t%u\n", hvpipe_handles(&hvpipe));
+	seq_printf(m, "handles:\t%u\n", READ_ONCE(hvpipe.nr_handles));
 	seq_printf(m, "dropped:\t%lu\n", atomic_long_read(&hvpipe.dropped));
 	seq_printf(m, "given-up:\t%lu\n", READ_ONCE(hvpipe.given_up));
 }
@@ -1480,23 +1501,6 @@ static void hvpipe_lock_state(struct hvpipe *pipe)
 	hvpipe_lock_receive(pipe);
 }
 
-/* Do @act to each handle; interrupts are not off for longer than for one. */
-static void hvpipe_each(struct hvpipe *pipe, void (*act)(struct hvpipe_handle *handle))
-{
-	struct hvpipe_handle *handle;
-
-	for (unsigned int i = 0; i < HVPIPE_SOURCES; i++) {
-		/* Looked at again, with the lock. */
-		if (!data_race(pipe->sources[i]))
-			continue;
-		spin_lock_irq(&pipe->lock);
-		handle = READ_ONCE(pipe->sources[i]);
-		if (handle)
-			act(handle);
-		spin_unlock_irq(&pipe->lock);
-	}
-}
-
 static void hvpipe_wake_all(struct hvpipe_handle *handle)
 {
 	wake_up_all(&handle->wait);
@@ -1515,7 +1519,7 @@ static void hvpipe_unlock_state(struct hvpipe *pipe)
 	mutex_unlock(&rtas_ibm_send_hvpipe_msg_lock);
 	/* Pairs with poll_wait(): who polls a handle too new for us sees the state. */
 	smp_mb();
-	hvpipe_each(pipe, hvpipe_wake_all);
+	hvpipe_for_each_handle(pipe, hvpipe_wake_all);
 }
 
 /**
@@ -1562,7 +1566,7 @@ static void hvpipe_enable(struct hvpipe *pipe)
 
 	hvpipe_lock_state(pipe);
 	if (test_bit(HVPIPE_DUE_ENABLE, &pipe->due)) {
-		hvpipe_each(pipe, hvpipe_forget);
+		hvpipe_for_each_handle(pipe, hvpipe_forget);
 		fwrc = hvpipe_set_enable(pipe, true);
 		if (!hvpipe_is_busy(fwrc) && fwrc != RTAS_HARDWARE_ERROR)
 			clear_bit(HVPIPE_DUE_ENABLE, &pipe->due);
@@ -1711,12 +1715,12 @@ static int __init hvpipe_init(void)
 	}
 
 	err = -ENOMEM;
-	hvpipe.sources = vcalloc(HVPIPE_SOURCES, sizeof(*hvpipe.sources));
-	if (!hvpipe.sources)
+	hvpipe.handles = kcalloc(BIT(HVPIPE_HASH_BITS), sizeof(*hvpipe.handles), GFP_KERNEL);
+	if (!hvpipe.handles)
 		goto put_events;
 	err = misc_register(&hvpipe_dev);
 	if (err) {
-		vfree(hvpipe.sources);
+		kfree(hvpipe.handles);
 		goto put_events;
 	}
 	hvpipe_present = true;

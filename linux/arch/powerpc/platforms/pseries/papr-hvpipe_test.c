@@ -386,9 +386,9 @@ static void a_source_has_one_handle(struct kunit *test)
 	struct file *file = hvpipe_test_open(test, HMC1);
 
 	KUNIT_EXPECT_EQ(test, PTR_ERR(hvpipe_create(&fake->pipe, HMC1)), -EALREADY);
-	KUNIT_EXPECT_EQ(test, hvpipe_handles(&fake->pipe), 1);
+	KUNIT_EXPECT_EQ(test, fake->pipe.nr_handles, 1);
 	__fput_sync(file);
-	KUNIT_EXPECT_EQ(test, hvpipe_handles(&fake->pipe), 0);
+	KUNIT_EXPECT_EQ(test, fake->pipe.nr_handles, 0);
 	file = hvpipe_test_open(test, HMC1);
 	hvpipe_test_expect_works(test, file, HMC1);
 	__fput_sync(file);
@@ -1668,8 +1668,9 @@ static int hvpipe_test_init(struct kunit *test)
 	fake->pipe.area = kunit_kzalloc(test, sizeof(*fake->pipe.area), GFP_KERNEL);
 	if (!fake->pipe.area)
 		return -ENOMEM;
-	fake->pipe.sources = vcalloc(HVPIPE_SOURCES, sizeof(*fake->pipe.sources));
-	if (!fake->pipe.sources)
+	fake->pipe.handles = kunit_kcalloc(test, BIT(HVPIPE_HASH_BITS),
+					   sizeof(*fake->pipe.handles), GFP_KERNEL);
+	if (!fake->pipe.handles)
 		return -ENOMEM;
 	spin_lock_init(&fake->pipe.lock);
 	timer_setup(&fake->pipe.hold_timer, hvpipe_hold_expired, 0);
@@ -1694,10 +1695,9 @@ static void hvpipe_test_exit(struct kunit *test)
 
 	if (!fake)
 		return;
-	KUNIT_EXPECT_EQ(test, hvpipe_handles(&fake->pipe), 0);
+	KUNIT_EXPECT_EQ(test, fake->pipe.nr_handles, 0);
 	KUNIT_EXPECT_EQ(test, fake->pipe.held, 0);
 	timer_shutdown_sync(&fake->pipe.hold_timer);
-	vfree(fake->pipe.sources);
 	kfree(fake->pipe.spare);
 }
 
