@@ -118,14 +118,14 @@ static_assert(HVPIPE_HDR_LEN == 48);
 #define HVPIPE_RETRY_MAX	(64 * HZ)
 
 /*
- * A handle that holds this many messages gets no other by hold_after_ms:
- * 1 MiB at most waits for a reader that does not come.
+ * Maximum number of messages held per handle by hold_after_ms. A message takes
+ * 4.2 KiB, so 1.1 MiB at most wait for a reader that does not come.
  */
 #define HVPIPE_HOLD_MAX		256
 
 /*
- * No message is received while all handles together hold this many, 64 MiB of
- * them, whatever firmware does to have more of them held.
+ * Maximum number of messages that all handles hold together, 68 MiB: no message
+ * is received then, whatever firmware does to have more of them held.
  */
 #define HVPIPE_HELD_MAX		16384
 
@@ -291,6 +291,9 @@ struct hvpipe_handle {
 	u64 sent;
 	u64 sent_bytes;
 };
+
+/* &struct hvpipe_msg, which kmalloc() would round up to 8 KiB. */
+static struct kmem_cache *hvpipe_msg_cache __read_mostly;
 
 static struct hvpipe_firmware_area hvpipe_area __aligned(SZ_4K);
 
@@ -550,7 +553,7 @@ static int hvpipe_receive(struct hvpipe *pipe, struct hvpipe_received *received,
 		again = hvpipe_busy_delay(pipe, fwrc, &expires,
 					  user ? &pipe->receive_waiters : NULL);
 	} while (again > 0);
-	if (unlikely(again))
+	if (again)
 		return again;
 
 	switch (fwrc) {
@@ -645,7 +648,7 @@ static void hvpipe_await_reader(struct hvpipe *pipe, const struct hvpipe_handle 
 {
 	unsigned int ms = READ_ONCE(pipe->hold_after_ms);
 
-	if (likely(!ms))
+	if (!ms)
 		return;
 	if (handle && READ_ONCE(handle->nheld))
 		hvpipe_schedule(pipe, HVPIPE_DUE_HOLD);
@@ -749,13 +752,13 @@ static int hvpipe_prepare_spare(struct hvpipe *pipe)
 {
 	lockdep_assert_held(&rtas_ibm_receive_hvpipe_msg_lock);
 
-	if (unlikely(READ_ONCE(pipe->held) >= HVPIPE_HELD_MAX)) {
+	if (READ_ONCE(pipe->held) >= HVPIPE_HELD_MAX) {
 		pr_warn_ratelimited("%u messages were received and not read, no other is received\n",
 				    HVPIPE_HELD_MAX);
 		return -ENOMEM;
 	}
-	if (unlikely(!pipe->spare))
-		pipe->spare = kmalloc(sizeof(*pipe->spare), GFP_KERNEL_ACCOUNT);
+	if (!pipe->spare)
+		pipe->spare = kmem_cache_alloc(hvpipe_msg_cache, GFP_KERNEL_ACCOUNT);
 	return pipe->spare ? 0 : -ENOMEM;
 }
 
@@ -922,15 +925,15 @@ static ssize_t hvpipe_read_held(struct hvpipe_handle *handle, struct iov_iter *t
 		pagefault_disable();
 		copied = copy_to_iter(&msg->hdr, len, to);
 		pagefault_enable();
-		if (likely(copied == len)) {
+		if (copied == len) {
 			list_del(&msg->list);
 			WRITE_ONCE(handle->nheld, handle->nheld - 1);
 			WRITE_ONCE(pipe->held, pipe->held - 1);
 		}
 		spin_unlock_irq(&pipe->lock);
 
-		if (likely(copied == len)) {
-			kfree(msg);
+		if (copied == len) {
+			kmem_cache_free(hvpipe_msg_cache, msg);
 			if (test_bit(HVPIPE_ANNOUNCED, &handle->flags))
 				hvpipe_await_reader(pipe, handle);
 			return len;
@@ -1023,12 +1026,12 @@ static ssize_t hvpipe_read_pipe(struct hvpipe_handle *handle, struct iov_iter *t
 	}
 
 	len = HVPIPE_HDR_LEN + received.len;
-	if (likely(iov_iter_count(to) >= len)) {
+	if (iov_iter_count(to) >= len) {
 		area->hdr = (struct papr_hvpipe_hdr) { .flags = HVPIPE_MSG_AVAILABLE };
 		pagefault_disable();
 		copied = copy_to_iter(&area->hdr, len, to);
 		pagefault_enable();
-		if (likely(copied == len)) {
+		if (copied == len) {
 			WRITE_ONCE(handle->received, handle->received + 1);
 			WRITE_ONCE(handle->received_bytes, handle->received_bytes + received.len);
 			mutex_unlock(&rtas_ibm_receive_hvpipe_msg_lock);
@@ -1055,7 +1058,7 @@ static ssize_t hvpipe_read_loss(struct hvpipe_handle *handle, struct iov_iter *t
 
 	if (!hvpipe_usable(handle->pipe))
 		return -ENXIO;
-	if (likely(!test_bit(HVPIPE_LOST, &handle->flags)))
+	if (!test_bit(HVPIPE_LOST, &handle->flags))
 		return -EAGAIN;
 
 	if (mutex_lock_killable(&rtas_ibm_receive_hvpipe_msg_lock))
@@ -1125,21 +1128,21 @@ static int hvpipe_write_pipe(struct hvpipe_handle *handle, struct iov_iter *from
 	if (err)
 		goto unlock;
 
-	if (unlikely(bounce)) {
+	if (bounce) {
 		memcpy(pipe->area->sent, bounce, len);
 	} else {
 		pagefault_disable();
 		copied = copy_from_iter(pipe->area->sent, len, from);
 		pagefault_enable();
 	}
-	if (unlikely(copied != len)) {
+	if (copied != len) {
 		iov_iter_revert(from, copied);
 		err = -EFAULT;
 		goto unlock;
 	}
 
 	err = hvpipe_send(pipe, handle->source, len);
-	if (likely(!err)) {
+	if (!err) {
 		WRITE_ONCE(handle->sent, handle->sent + 1);
 		WRITE_ONCE(handle->sent_bytes, handle->sent_bytes + len);
 	} else if (err == -EBUSY) {
@@ -1165,7 +1168,7 @@ static ssize_t hvpipe_handle_write_iter(struct kiocb *iocb, struct iov_iter *fro
 	iov_iter_advance(from, HVPIPE_HDR_LEN);
 
 	err = hvpipe_write_pipe(handle, from, NULL, len);
-	if (unlikely(err == -EFAULT)) {
+	if (err == -EFAULT) {
 		bounce = kmalloc(len, GFP_KERNEL_ACCOUNT);
 		if (!bounce)
 			return -ENOMEM;
@@ -1223,7 +1226,7 @@ static int hvpipe_close(struct hvpipe_handle *handle)
 
 	list_for_each_entry_safe(msg, next, &handle->held, list) {
 		hvpipe_count_drop(pipe, handle->source, msg->len);
-		kfree(msg);
+		kmem_cache_free(hvpipe_msg_cache, msg);
 	}
 	kfree(handle);
 	return 0;
@@ -1286,20 +1289,13 @@ static struct file *hvpipe_create(struct hvpipe *pipe, u32 source)
 	if (!hvpipe_usable(pipe))
 		return ERR_PTR(-ENXIO);
 
-	handle = kmalloc(sizeof(*handle), GFP_KERNEL_ACCOUNT);
+	handle = kzalloc(sizeof(*handle), GFP_KERNEL_ACCOUNT);
 	if (!handle)
 		return ERR_PTR(-ENOMEM);
-	/* Field by field, all of them: to clear the memory first takes longer. */
 	handle->pipe = pipe;
 	handle->source = source;
-	handle->nheld = 0;
-	handle->flags = 0;
 	init_waitqueue_head(&handle->wait);
 	INIT_LIST_HEAD(&handle->held);
-	handle->received = 0;
-	handle->received_bytes = 0;
-	handle->sent = 0;
-	handle->sent_bytes = 0;
 
 	spin_lock_irq(&pipe->lock);
 	exists = hvpipe_find(pipe, source);
@@ -1423,7 +1419,7 @@ static void hvpipe_dispatch_event(struct hvpipe *pipe, const struct hvpipe_event
 	u32 source;
 	u8 type;
 
-	if (unlikely(!event)) {
+	if (!event) {
 		pr_warn_ratelimited("event log without a valid hypervisor pipe section\n");
 		hvpipe_schedule(pipe, HVPIPE_DUE_CHECK);
 		return;
@@ -1432,7 +1428,7 @@ static void hvpipe_dispatch_event(struct hvpipe *pipe, const struct hvpipe_event
 	source = be32_to_cpu(event->source);
 	type = event->type;
 	trace_papr_hvpipe_event(source, type);
-	if (unlikely(!type || type & ~(HVPIPE_EVENT_MSG | HVPIPE_EVENT_LOST))) {
+	if (!type || type & ~(HVPIPE_EVENT_MSG | HVPIPE_EVENT_LOST)) {
 		pr_warn_ratelimited("event for source 0x%08x of unknown type 0x%02x\n",
 				    source, type);
 		hvpipe_schedule(pipe, HVPIPE_DUE_CHECK);
@@ -1469,7 +1465,7 @@ static int hvpipe_fetch_event(struct hvpipe *pipe, unsigned int virq)
 
 	spin_lock_irqsave(&pipe->lock, flags);
 	/* The same one each time; the look-up takes longer than all else here. */
-	if (unlikely(virq != pipe->virq)) {
+	if (virq != pipe->virq) {
 		WRITE_ONCE(pipe->virq, virq);
 		pipe->irq = virq_to_hw(virq);
 	}
@@ -1686,6 +1682,15 @@ module_param_cb(hold_after_ms, &hvpipe_hold_after_ms_ops, &hvpipe.hold_after_ms,
 MODULE_PARM_DESC(hold_after_ms,
 		 "Have a handle hold a message that nobody read for so many ms, so that the pipe is free (0: never)");
 
+static int hvpipe_create_msg_cache(void)
+{
+	hvpipe_msg_cache =
+		kmem_cache_create_usercopy("papr_hvpipe_msg", sizeof(struct hvpipe_msg), 0, 0,
+					   offsetof(struct hvpipe_msg, hdr),
+					   HVPIPE_HDR_LEN + HVPIPE_MAX_RECEIVE, NULL);
+	return hvpipe_msg_cache ? 0 : -ENOMEM;
+}
+
 static int __init hvpipe_init(void)
 {
 	struct device_node *events;
@@ -1716,19 +1721,23 @@ static int __init hvpipe_init(void)
 
 	err = -ENOMEM;
 	hvpipe.handles = kcalloc(BIT(HVPIPE_HASH_BITS), sizeof(*hvpipe.handles), GFP_KERNEL);
-	if (!hvpipe.handles)
-		goto put_events;
+	if (!hvpipe.handles || hvpipe_create_msg_cache())
+		goto free;
 	err = misc_register(&hvpipe_dev);
-	if (err) {
-		kfree(hvpipe.handles);
-		goto put_events;
-	}
+	if (err)
+		goto free;
 	hvpipe_present = true;
 	register_reboot_notifier(&hvpipe_reboot_notifier);
 	request_event_sources_irqs(events, hvpipe_interrupt, "HVPIPE");
 
 	hvpipe_start(&hvpipe);
-put_events:
+	of_node_put(events);
+	return 0;
+
+free:
+	kmem_cache_destroy(hvpipe_msg_cache);
+	hvpipe_msg_cache = NULL;
+	kfree(hvpipe.handles);
 	of_node_put(events);
 	return err;
 }
