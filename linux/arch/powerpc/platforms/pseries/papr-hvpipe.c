@@ -105,7 +105,7 @@ static_assert(HVPIPE_HDR_LEN == 48);
  * How long work that nobody waits for, or a suspend, bears with a call that
  * firmware answers with a busy status.
  */
-#define HVPIPE_PATIENCE		(10 * HZ)
+#define HVPIPE_BUSY_TIMEOUT		(10 * HZ)
 
 /*
  * An announcement may come this long after its message was received by a call
@@ -130,8 +130,8 @@ static_assert(HVPIPE_HDR_LEN == 48);
 #define HVPIPE_HELD_MAX		16384
 
 /*
- * How often a reader's page may be gone again when it has just been brought
- * in, before that counts as a fault.
+ * How often a page of user memory may be gone again when it has just been
+ * brought in, before that counts as a fault.
  */
 #define HVPIPE_PAGE_TRIES	16
 
@@ -200,16 +200,16 @@ enum {
 
 /**
  * struct hvpipe - The partition's pipe.
- * @lock:    Guards @handles, @held, the messages that handles hold, the event
+ * @lock:    Guards @handles, @nr_held, the messages that handles hold, the event
  *           log, @virq and @irq.
  * @handles: The handles, hashed by source ID.
  * @nr_handles: How many there are.
- * @held:    How many messages they hold.
+ * @nr_held: How many messages they hold.
  * @state:   Whether firmware may be called. Changes under both RTAS locks.
  * @send_waiters: How many wait for the send lock and cannot be interrupted: a
  *           busy send yields to them at the end of the retry limit.
  * @receive_waiters: The same for the receive lock.
- * @patience: How long a busy firmware is borne, in jiffies.
+ * @busy_timeout: How long a busy firmware is borne, in jiffies.
  * @unfinished: Source of a send that firmware is still busy with, though its
  *           caller was killed; 0 if there is none. Send lock.
  * @unfinished_until: When it is given up, in jiffies. Send lock.
@@ -235,11 +235,11 @@ struct hvpipe {
 	spinlock_t lock;	/* see above */
 	struct hlist_head *handles;
 	unsigned int nr_handles;
-	unsigned int held;
+	unsigned int nr_held;
 	enum hvpipe_state state;
 	atomic_t send_waiters;
 	atomic_t receive_waiters;
-	unsigned long patience;
+	unsigned long busy_timeout;
 	u32 unfinished;
 	unsigned long unfinished_until;
 	unsigned long given_up;
@@ -269,7 +269,7 @@ enum {
  * @node:   In the pipe's table.
  * @pipe:   The pipe.
  * @source: Source ID.
- * @nheld:  How many messages @held are.
+ * @nr_held:  How many messages @held are.
  * @flags:  What the hypervisor told of this source and nobody read yet.
  * @wait:   Pollers.
  * @held:   Messages received and not read yet. Guarded by the pipe's lock.
@@ -282,7 +282,7 @@ struct hvpipe_handle {
 	struct hlist_node node;
 	struct hvpipe *pipe;
 	u32 source;
-	unsigned int nheld;
+	unsigned int nr_held;
 	unsigned long flags;
 	wait_queue_head_t wait;
 	struct list_head held;
@@ -311,7 +311,7 @@ static void hvpipe_hold_expired(struct timer_list *timer);
 
 static struct hvpipe hvpipe = {
 	.lock = __SPIN_LOCK_UNLOCKED(hvpipe.lock),
-	.patience = HVPIPE_PATIENCE,
+	.busy_timeout = HVPIPE_BUSY_TIMEOUT,
 	.area = &hvpipe_area,
 	.work = __DELAYED_WORK_INITIALIZER(hvpipe.work, hvpipe_work, 0),
 	.retry = HVPIPE_RETRY_MIN,
@@ -377,12 +377,30 @@ static int hvpipe_busy_delay(struct hvpipe *pipe, s32 fwrc, unsigned long *expir
 		return 0;
 
 	if (!*expires)
-		*expires = (jiffies + pipe->patience) ?: 1;
+		*expires = (jiffies + pipe->busy_timeout) ?: 1;
 	if (waiters && fatal_signal_pending(current))
 		return -EINTR;
 	if ((!waiters || atomic_read(waiters)) && time_after(jiffies, *expires))
 		return -EBUSY;
 	return rtas_busy_delay(fwrc);
+}
+
+/* The errno for a status of @function that is neither success nor busy. */
+static int hvpipe_errno(const char *function, s32 fwrc)
+{
+	switch (fwrc) {
+	case RTAS_INVALID_PARAMETER:
+		return -EINVAL;
+	case RTAS_HVPIPE_CLOSED:
+		return -EPIPE;
+	case RTAS_FUNC_NOT_SUPPORTED:
+		return -EOPNOTSUPP;
+	default:
+		pr_err_ratelimited("unexpected %s status %d\n", function, fwrc);
+		fallthrough;
+	case RTAS_HARDWARE_ERROR:
+		return -EIO;
+	}
 }
 
 static s32 rtas_ibm_send_hvpipe_msg(struct hvpipe *pipe, u32 source)
@@ -425,27 +443,12 @@ static int hvpipe_send(struct hvpipe *pipe, u32 source, size_t len)
 	} while (again > 0);
 	if (again == -EINTR) {
 		pipe->unfinished = source;
-		pipe->unfinished_until = jiffies + pipe->patience;
+		pipe->unfinished_until = jiffies + pipe->busy_timeout;
 		hvpipe_schedule(pipe, HVPIPE_DUE_SEND);
 	}
-	if (again)
-		return again;
-
-	switch (fwrc) {
-	case RTAS_SUCCESS:
-		return 0;
-	case RTAS_INVALID_PARAMETER:
-		return -EINVAL;
-	case RTAS_HVPIPE_CLOSED:
-		return -EPIPE;
-	case RTAS_FUNC_NOT_SUPPORTED:
-		return -EOPNOTSUPP;
-	default:
-		pr_err_ratelimited("unexpected ibm,send-hvpipe-msg status %d\n", fwrc);
-		fallthrough;
-	case RTAS_HARDWARE_ERROR:
-		return -EIO;
-	}
+	if (!again && fwrc)
+		again = hvpipe_errno("ibm,send-hvpipe-msg", fwrc);
+	return again;
 }
 
 /* Count the unfinished send as given up. Nobody waits for its outcome. */
@@ -491,14 +494,6 @@ static int hvpipe_finish_send(struct hvpipe *pipe, bool wait)
 	return 0;
 }
 
-/* Finish a send in the background. Return: 0, or -EAGAIN to try again. */
-static int hvpipe_finish_send_later(struct hvpipe *pipe)
-{
-	guard(mutex)(&rtas_ibm_send_hvpipe_msg_lock);
-
-	return hvpipe_finish_send(pipe, false);
-}
-
 /**
  * struct hvpipe_received - What ibm,receive-hvpipe-msg says of a message.
  * @source: Out: Who sent it.
@@ -537,7 +532,7 @@ static s32 rtas_ibm_receive_hvpipe_msg(struct hvpipe *pipe,
  * Context: May sleep. The receive lock is held.
  * Return: 0 for a message, -ENODATA when none was pending. -EIO, -EINVAL,
  *         -EOPNOTSUPP as firmware says, -EINTR on a fatal signal, -EBUSY when
- *         patience ran out, -EBADMSG when firmware's length cannot be true.
+ *         the retry limit ended, -EBADMSG when firmware's length cannot be true.
  */
 static int hvpipe_receive(struct hvpipe *pipe, struct hvpipe_received *received,
 			  bool user)
@@ -555,26 +550,15 @@ static int hvpipe_receive(struct hvpipe *pipe, struct hvpipe_received *received,
 	} while (again > 0);
 	if (again)
 		return again;
-
-	switch (fwrc) {
-	case RTAS_SUCCESS:
-		if (!received->len)
-			return -ENODATA;
-		if (received->len <= HVPIPE_MAX_RECEIVE)
-			return 0;
-		pr_err_ratelimited("ibm,receive-hvpipe-msg wrote %u bytes from source 0x%08x, more than the buffer holds\n",
-				   received->len, received->source);
-		return -EBADMSG;
-	case RTAS_INVALID_PARAMETER:
-		return -EINVAL;
-	case RTAS_FUNC_NOT_SUPPORTED:
-		return -EOPNOTSUPP;
-	default:
-		pr_err_ratelimited("unexpected ibm,receive-hvpipe-msg status %d\n", fwrc);
-		fallthrough;
-	case RTAS_HARDWARE_ERROR:
-		return -EIO;
-	}
+	if (fwrc)
+		return hvpipe_errno("ibm,receive-hvpipe-msg", fwrc);
+	if (!received->len)
+		return -ENODATA;
+	if (received->len <= HVPIPE_MAX_RECEIVE)
+		return 0;
+	pr_err_ratelimited("ibm,receive-hvpipe-msg wrote %u bytes from source 0x%08x, more than the buffer holds\n",
+			   received->len, received->source);
+	return -EBADMSG;
 }
 
 static s32 rtas_check_exception_hvpipe(struct hvpipe *pipe)
@@ -604,7 +588,7 @@ static s32 rtas_ibm_set_system_parameter_hvpipe(struct hvpipe *pipe)
  * suspend or close a handle then.
  *
  * Context: May sleep. Both RTAS locks are held.
- * Return: Firmware's status, 0 when done; a busy one when patience ran out.
+ * Return: Firmware's status, 0 when done; a busy one when the retry limit ended.
  */
 static s32 hvpipe_set_enable(struct hvpipe *pipe, bool enable)
 {
@@ -650,7 +634,7 @@ static void hvpipe_await_reader(struct hvpipe *pipe, const struct hvpipe_handle 
 
 	if (!ms)
 		return;
-	if (handle && READ_ONCE(handle->nheld))
+	if (handle && READ_ONCE(handle->nr_held))
 		hvpipe_schedule(pipe, HVPIPE_DUE_HOLD);
 	else
 		mod_timer(&pipe->hold_timer, jiffies + msecs_to_jiffies(ms));
@@ -724,14 +708,9 @@ static void hvpipe_announce(struct hvpipe *pipe, struct hvpipe_handle *handle, b
  * late, or may be about to: a receive for an announcement that comes now can
  * find the pipe empty, which some firmware answers with an error.
  */
-static void hvpipe_begin_doubt(struct hvpipe *pipe)
+static void hvpipe_doubt(struct hvpipe *pipe, unsigned long time)
 {
-	WRITE_ONCE(pipe->doubt_until, jiffies + HVPIPE_DOUBT);
-}
-
-static void hvpipe_end_doubt(struct hvpipe *pipe)
-{
-	WRITE_ONCE(pipe->doubt_until, jiffies);
+	WRITE_ONCE(pipe->doubt_until, jiffies + time);
 }
 
 static bool hvpipe_in_doubt(struct hvpipe *pipe)
@@ -752,7 +731,7 @@ static int hvpipe_prepare_spare(struct hvpipe *pipe)
 {
 	lockdep_assert_held(&rtas_ibm_receive_hvpipe_msg_lock);
 
-	if (READ_ONCE(pipe->held) >= HVPIPE_HELD_MAX) {
+	if (READ_ONCE(pipe->nr_held) >= HVPIPE_HELD_MAX) {
 		pr_warn_ratelimited("%u messages were received and not read, no other is received\n",
 				    HVPIPE_HELD_MAX);
 		return -ENOMEM;
@@ -785,8 +764,8 @@ static void hvpipe_hold(struct hvpipe *pipe, const struct hvpipe_received *recei
 		WRITE_ONCE(handle->received, handle->received + 1);
 		WRITE_ONCE(handle->received_bytes, handle->received_bytes + msg->len);
 		list_add_tail(&msg->list, &handle->held);
-		WRITE_ONCE(handle->nheld, handle->nheld + 1);
-		WRITE_ONCE(pipe->held, pipe->held + 1);
+		WRITE_ONCE(handle->nr_held, handle->nr_held + 1);
+		WRITE_ONCE(pipe->nr_held, pipe->nr_held + 1);
 		hvpipe_wake(handle);
 		/* The next one may have been announced before this was held. */
 		if (test_bit(HVPIPE_ANNOUNCED, &handle->flags))
@@ -838,7 +817,7 @@ static int hvpipe_drain_locked(struct hvpipe *pipe, unsigned int why)
 	handle = hvpipe_find(pipe, source);
 	announced = handle && test_bit(HVPIPE_ANNOUNCED, &handle->flags);
 	if ((!asked && announced) ||
-	    (why == HVPIPE_DUE_HOLD && (!announced || handle->nheld >= HVPIPE_HOLD_MAX))) {
+	    (why == HVPIPE_DUE_HOLD && (!announced || handle->nr_held >= HVPIPE_HOLD_MAX))) {
 		spin_unlock_irq(&pipe->lock);
 		return 0;
 	}
@@ -848,19 +827,19 @@ static int hvpipe_drain_locked(struct hvpipe *pipe, unsigned int why)
 		   (announced && test_and_clear_bit(HVPIPE_DOUBTFUL, &handle->flags));
 	/* The message's announcement may come as soon as the call has begun. */
 	if (why == HVPIPE_DUE_PROBE)
-		hvpipe_begin_doubt(pipe);
+		hvpipe_doubt(pipe, HVPIPE_DOUBT);
 	spin_unlock_irq(&pipe->lock);
 
 	err = hvpipe_receive(pipe, &received, false);
 	if (err && why == HVPIPE_DUE_PROBE)
-		hvpipe_end_doubt(pipe);
+		hvpipe_doubt(pipe, 0);
 	switch (err) {
 	case 0:
 		hvpipe_hold(pipe, &received);
 		if (!announced || received.source == source)
 			return 0;
 		/* The announced message may still be pending, or not. */
-		hvpipe_begin_doubt(pipe);
+		hvpipe_doubt(pipe, HVPIPE_DOUBT);
 		doubtful = true;
 		err = -EAGAIN;
 		break;
@@ -897,6 +876,21 @@ static int hvpipe_drain(struct hvpipe *pipe, unsigned int why)
 	return err;
 }
 
+/* Copy to user memory if there is room and its pages are present: a lock is held. */
+static bool hvpipe_copy_present(const void *from, size_t len, struct iov_iter *to)
+{
+	size_t copied;
+
+	if (iov_iter_count(to) < len)
+		return false;
+	pagefault_disable();
+	copied = copy_to_iter(from, len, to);
+	pagefault_enable();
+	if (copied != len)
+		iov_iter_revert(to, copied);
+	return copied == len;
+}
+
 /*
  * Read a message that the handle holds. It stays there until it was copied, so
  * that what is read stays in order; pages come in without any lock.
@@ -907,38 +901,30 @@ static ssize_t hvpipe_read_held(struct hvpipe_handle *handle, struct iov_iter *t
 {
 	struct hvpipe *pipe = handle->pipe;
 	struct hvpipe_msg *msg;
-	size_t len, copied;
+	size_t len = 0;
 	int tries = 0;
 
 	do {
 		spin_lock_irq(&pipe->lock);
 		msg = list_first_entry_or_null(&handle->held, struct hvpipe_msg, list);
-		if (!msg) {
-			spin_unlock_irq(&pipe->lock);
-			return 0;
-		}
-		len = HVPIPE_HDR_LEN + msg->len;
-		if (iov_iter_count(to) < len) {
-			spin_unlock_irq(&pipe->lock);
-			return -EMSGSIZE;
-		}
-		pagefault_disable();
-		copied = copy_to_iter(&msg->hdr, len, to);
-		pagefault_enable();
-		if (copied == len) {
-			list_del(&msg->list);
-			WRITE_ONCE(handle->nheld, handle->nheld - 1);
-			WRITE_ONCE(pipe->held, pipe->held - 1);
+		if (msg) {
+			len = HVPIPE_HDR_LEN + msg->len;
+			if (hvpipe_copy_present(&msg->hdr, len, to)) {
+				list_del(&msg->list);
+				WRITE_ONCE(handle->nr_held, handle->nr_held - 1);
+				WRITE_ONCE(pipe->nr_held, pipe->nr_held - 1);
+				spin_unlock_irq(&pipe->lock);
+				kmem_cache_free(hvpipe_msg_cache, msg);
+				if (test_bit(HVPIPE_ANNOUNCED, &handle->flags))
+					hvpipe_await_reader(pipe, handle);
+				return len;
+			}
 		}
 		spin_unlock_irq(&pipe->lock);
-
-		if (copied == len) {
-			kmem_cache_free(hvpipe_msg_cache, msg);
-			if (test_bit(HVPIPE_ANNOUNCED, &handle->flags))
-				hvpipe_await_reader(pipe, handle);
-			return len;
-		}
-		iov_iter_revert(to, copied);
+		if (!msg)
+			return 0;
+		if (iov_iter_count(to) < len)
+			return -EMSGSIZE;
 	} while (!fault_in_iov_iter_writeable(to, len) && ++tries < HVPIPE_PAGE_TRIES);
 	return -EFAULT;
 }
@@ -989,60 +975,40 @@ static int hvpipe_read_failed(struct hvpipe_handle *handle, int err, bool doubtf
 static ssize_t hvpipe_read_pipe(struct hvpipe_handle *handle, struct iov_iter *to)
 {
 	struct hvpipe *pipe = handle->pipe;
-	struct hvpipe_firmware_area *area = pipe->area;
 	struct hvpipe_received received;
-	size_t len, copied;
 	bool doubtful;
 	int err;
 
-	if (mutex_lock_killable(&rtas_ibm_receive_hvpipe_msg_lock))
-		return -EINTR;
+	lockdep_assert_held(&rtas_ibm_receive_hvpipe_msg_lock);
 
-	err = -ENXIO;
 	if (!hvpipe_usable(pipe))
-		goto unlock;
+		return -ENXIO;
 	err = hvpipe_prepare_spare(pipe);
 	if (err)
-		goto unlock;
-	/* Somebody else may have received it for us while we waited. */
-	err = 0;
-	if (!list_empty(&handle->held) ||
-	    !test_and_clear_bit(HVPIPE_ANNOUNCED, &handle->flags))
-		goto unlock;
+		return err;
+	/* The message may have been received by others before the lock was taken. */
+	if (!list_empty(&handle->held) || !test_and_clear_bit(HVPIPE_ANNOUNCED, &handle->flags))
+		return 0;
 
 	err = hvpipe_receive(pipe, &received, true);
 	doubtful = test_bit(HVPIPE_DOUBTFUL, &handle->flags) &&
 		   test_and_clear_bit(HVPIPE_DOUBTFUL, &handle->flags);
-	if (err) {
-		err = hvpipe_read_failed(handle, err, doubtful);
-		goto unlock;
-	}
+	if (err)
+		return hvpipe_read_failed(handle, err, doubtful);
 	if (received.source != handle->source) {
 		/* The message of this handle may be the next, and not be announced again. */
-		hvpipe_begin_doubt(pipe);
+		hvpipe_doubt(pipe, HVPIPE_DOUBT);
 		hvpipe_announce(pipe, handle, true);
-		hvpipe_hold(pipe, &received);
-		goto unlock;
-	}
-
-	len = HVPIPE_HDR_LEN + received.len;
-	if (iov_iter_count(to) >= len) {
-		area->hdr = (struct papr_hvpipe_hdr) { .flags = HVPIPE_MSG_AVAILABLE };
-		pagefault_disable();
-		copied = copy_to_iter(&area->hdr, len, to);
-		pagefault_enable();
-		if (copied == len) {
+	} else {
+		pipe->area->hdr = (struct papr_hvpipe_hdr) { .flags = HVPIPE_MSG_AVAILABLE };
+		if (hvpipe_copy_present(&pipe->area->hdr, HVPIPE_HDR_LEN + received.len, to)) {
 			WRITE_ONCE(handle->received, handle->received + 1);
 			WRITE_ONCE(handle->received_bytes, handle->received_bytes + received.len);
-			mutex_unlock(&rtas_ibm_receive_hvpipe_msg_lock);
-			return len;
+			return HVPIPE_HDR_LEN + received.len;
 		}
-		iov_iter_revert(to, copied);
 	}
 	hvpipe_hold(pipe, &received);
-unlock:
-	mutex_unlock(&rtas_ibm_receive_hvpipe_msg_lock);
-	return err;
+	return 0;
 }
 
 /*
@@ -1091,10 +1057,14 @@ static ssize_t hvpipe_handle_read_iter(struct kiocb *iocb, struct iov_iter *to)
 
 	do {
 		ret = -ENODATA;
-		if (!list_empty_careful(&handle->held))
+		if (!list_empty_careful(&handle->held)) {
 			ret = hvpipe_read_held(handle, to);
-		else if (test_bit(HVPIPE_ANNOUNCED, &handle->flags))
+		} else if (test_bit(HVPIPE_ANNOUNCED, &handle->flags)) {
+			if (mutex_lock_killable(&rtas_ibm_receive_hvpipe_msg_lock))
+				return -EINTR;
 			ret = hvpipe_read_pipe(handle, to);
+			mutex_unlock(&rtas_ibm_receive_hvpipe_msg_lock);
+		}
 		if (ret == -ENODATA)
 			ret = hvpipe_read_loss(handle, to);
 	} while (!ret && !fatal_signal_pending(current));
@@ -1106,60 +1076,46 @@ static ssize_t hvpipe_handle_read_iter(struct kiocb *iocb, struct iov_iter *to)
 }
 
 /*
- * Send a payload from user memory, whose pages have to be present, or from
- * @bounce if that is not NULL.
+ * Send a payload from user memory, whose pages have to be present.
  *
  * Return: 0, -EFAULT if a page was missing, else -ve errno.
  */
-static int hvpipe_write_pipe(struct hvpipe_handle *handle, struct iov_iter *from,
-			     const void *bounce, size_t len)
+static int hvpipe_write_pipe(struct hvpipe_handle *handle, struct iov_iter *from, size_t len)
 {
 	struct hvpipe *pipe = handle->pipe;
-	size_t copied = len;
+	size_t copied;
 	int err;
 
-	if (mutex_lock_killable(&rtas_ibm_send_hvpipe_msg_lock))
-		return -EINTR;
+	lockdep_assert_held(&rtas_ibm_send_hvpipe_msg_lock);
 
-	err = -ENXIO;
 	if (!hvpipe_usable(pipe))
-		goto unlock;
+		return -ENXIO;
 	err = hvpipe_finish_send(pipe, true);
 	if (err)
-		goto unlock;
+		return err;
 
-	if (bounce) {
-		memcpy(pipe->area->sent, bounce, len);
-	} else {
-		pagefault_disable();
-		copied = copy_from_iter(pipe->area->sent, len, from);
-		pagefault_enable();
-	}
+	pagefault_disable();
+	copied = copy_from_iter(pipe->area->sent, len, from);
+	pagefault_enable();
 	if (copied != len) {
 		iov_iter_revert(from, copied);
-		err = -EFAULT;
-		goto unlock;
+		return -EFAULT;
 	}
 
 	err = hvpipe_send(pipe, handle->source, len);
 	if (!err) {
 		WRITE_ONCE(handle->sent, handle->sent + 1);
 		WRITE_ONCE(handle->sent_bytes, handle->sent_bytes + len);
-	} else if (err == -EBUSY) {
-		err = -ENXIO;
 	}
-unlock:
-	mutex_unlock(&rtas_ibm_send_hvpipe_msg_lock);
-	return err;
+	return err == -EBUSY ? -ENXIO : err;
 }
 
 static ssize_t hvpipe_handle_write_iter(struct kiocb *iocb, struct iov_iter *from)
 {
 	struct hvpipe_handle *handle = iocb->ki_filp->private_data;
 	const size_t count = iov_iter_count(from);
+	int err, tries = 0;
 	size_t len;
-	void *bounce;
-	int err;
 
 	if (count <= HVPIPE_HDR_LEN || count > HVPIPE_HDR_LEN + HVPIPE_MAX_SEND)
 		return -EINVAL;
@@ -1167,15 +1123,13 @@ static ssize_t hvpipe_handle_write_iter(struct kiocb *iocb, struct iov_iter *fro
 	len = count - HVPIPE_HDR_LEN;
 	iov_iter_advance(from, HVPIPE_HDR_LEN);
 
-	err = hvpipe_write_pipe(handle, from, NULL, len);
-	if (err == -EFAULT) {
-		bounce = kmalloc(len, GFP_KERNEL_ACCOUNT);
-		if (!bounce)
-			return -ENOMEM;
-		if (copy_from_iter(bounce, len, from) == len)
-			err = hvpipe_write_pipe(handle, NULL, bounce, len);
-		kfree(bounce);
-	}
+	do {
+		if (mutex_lock_killable(&rtas_ibm_send_hvpipe_msg_lock))
+			return -EINTR;
+		err = hvpipe_write_pipe(handle, from, len);
+		mutex_unlock(&rtas_ibm_send_hvpipe_msg_lock);
+	} while (err == -EFAULT && !fault_in_iov_iter_readable(from, len) &&
+		 ++tries < HVPIPE_PAGE_TRIES);
 	return err ?: count;
 }
 
@@ -1217,7 +1171,7 @@ static int hvpipe_close(struct hvpipe_handle *handle)
 	spin_lock_irq(&pipe->lock);
 	__hlist_del(&handle->node);
 	WRITE_ONCE(pipe->nr_handles, pipe->nr_handles - 1);
-	WRITE_ONCE(pipe->held, pipe->held - handle->nheld);
+	WRITE_ONCE(pipe->nr_held, pipe->nr_held - handle->nr_held);
 	spin_unlock_irq(&pipe->lock);
 
 	if (test_bit(HVPIPE_ANNOUNCED, &handle->flags))
@@ -1253,7 +1207,7 @@ static void hvpipe_handle_show_fdinfo(struct seq_file *m, struct file *file)
 	seq_printf(m, "sent-bytes:\t%llu\n", READ_ONCE(handle->sent_bytes));
 	seq_printf(m, "received:\t%llu\n", READ_ONCE(handle->received));
 	seq_printf(m, "received-bytes:\t%llu\n", READ_ONCE(handle->received_bytes));
-	seq_printf(m, "held:\t%u\n", READ_ONCE(handle->nheld));
+	seq_printf(m, "held:\t%u\n", READ_ONCE(handle->nr_held));
 }
 
 static const struct file_operations hvpipe_handle_ops = {
@@ -1419,18 +1373,12 @@ static void hvpipe_dispatch_event(struct hvpipe *pipe, const struct hvpipe_event
 	u32 source;
 	u8 type;
 
-	if (!event) {
-		pr_warn_ratelimited("event log without a valid hypervisor pipe section\n");
-		hvpipe_schedule(pipe, HVPIPE_DUE_CHECK);
-		return;
-	}
-
-	source = be32_to_cpu(event->source);
-	type = event->type;
+	source = event ? be32_to_cpu(event->source) : 0;
+	type = event ? event->type : 0;
 	trace_papr_hvpipe_event(source, type);
 	if (!type || type & ~(HVPIPE_EVENT_MSG | HVPIPE_EVENT_LOST)) {
-		pr_warn_ratelimited("event for source 0x%08x of unknown type 0x%02x\n",
-				    source, type);
+		pr_warn_ratelimited("event of unknown type 0x%02x for source 0x%08x (0: no valid section)\n",
+				    type, source);
 		hvpipe_schedule(pipe, HVPIPE_DUE_CHECK);
 	}
 
@@ -1524,7 +1472,7 @@ static void hvpipe_unlock_state(struct hvpipe *pipe)
  * @state: %HVPIPE_SUSPENDED or %HVPIPE_DISABLED.
  *
  * Waits for calls in flight, but not for one that has been busy for
- * &hvpipe.patience. A send that its caller abandoned ends here.
+ * &hvpipe.busy_timeout. A send that its caller abandoned ends here.
  *
  * Context: May sleep.
  */
@@ -1567,7 +1515,7 @@ static void hvpipe_enable(struct hvpipe *pipe)
 		if (!hvpipe_is_busy(fwrc) && fwrc != RTAS_HARDWARE_ERROR)
 			clear_bit(HVPIPE_DUE_ENABLE, &pipe->due);
 		if (!fwrc) {
-			hvpipe_end_doubt(pipe);
+			hvpipe_doubt(pipe, 0);
 			WRITE_ONCE(pipe->state, HVPIPE_ENABLED);
 			hvpipe_schedule(pipe, HVPIPE_DUE_PROBE);
 			pr_info("enabled\n");
@@ -1591,6 +1539,24 @@ static void hvpipe_start(struct hvpipe *pipe)
 		hvpipe_queue_work(pipe, 0);
 }
 
+/* Do what bit @what of &hvpipe.due says. Return: 0, else it stays due. */
+static int hvpipe_do_due(struct hvpipe *pipe, unsigned int what)
+{
+	int err;
+
+	switch (what) {
+	case HVPIPE_DUE_EVENT:
+		return hvpipe_fetch_event(pipe, READ_ONCE(pipe->virq));
+	case HVPIPE_DUE_SEND:
+		mutex_lock(&rtas_ibm_send_hvpipe_msg_lock);
+		err = hvpipe_finish_send(pipe, false);
+		mutex_unlock(&rtas_ibm_send_hvpipe_msg_lock);
+		return err;
+	default:
+		return hvpipe_drain(pipe, what);
+	}
+}
+
 /* Do what is due. What becomes due meanwhile has queued the work anew. */
 static void hvpipe_work(struct work_struct *work)
 {
@@ -1602,19 +1568,9 @@ static void hvpipe_work(struct work_struct *work)
 		hvpipe_enable(pipe);
 	if (test_bit(HVPIPE_DUE_ENABLE, &pipe->due))
 		failed = true;
-	if (test_and_clear_bit(HVPIPE_DUE_EVENT, &pipe->due) &&
-	    hvpipe_fetch_event(pipe, READ_ONCE(pipe->virq))) {
-		set_bit(HVPIPE_DUE_EVENT, &pipe->due);
-		failed = true;
-	}
-	if (test_and_clear_bit(HVPIPE_DUE_SEND, &pipe->due) &&
-	    hvpipe_finish_send_later(pipe)) {
-		set_bit(HVPIPE_DUE_SEND, &pipe->due);
-		failed = true;
-	}
-	for (unsigned int why = HVPIPE_DUE_DRAIN; why <= HVPIPE_DUE_HOLD; why++) {
-		if (test_and_clear_bit(why, &pipe->due) && hvpipe_drain(pipe, why)) {
-			set_bit(why, &pipe->due);
+	for (unsigned int what = HVPIPE_DUE_EVENT; what <= HVPIPE_DUE_HOLD; what++) {
+		if (test_and_clear_bit(what, &pipe->due) && hvpipe_do_due(pipe, what)) {
+			set_bit(what, &pipe->due);
 			failed = true;
 		}
 	}

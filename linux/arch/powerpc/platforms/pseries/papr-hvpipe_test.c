@@ -483,7 +483,7 @@ static void suspend_busy(struct kunit *test)
 
 	for (int i = 0; i < 4; i++) {
 		/* Sends that end well, or not; then receives that do. */
-		fake->pipe.patience = i & 1 ? 1 : HVPIPE_PATIENCE;
+		fake->pipe.busy_timeout = i & 1 ? 1 : HVPIPE_BUSY_TIMEOUT;
 		if (i >= 2)
 			hvpipe_test_queue(fake, HMC1, i, 10);
 		fake->meanwhile = NULL;
@@ -574,7 +574,7 @@ static void killed_send_given_up(struct kunit *test)
 	u8 *buf = hvpipe_test_buf(test);
 
 	/* By the next send, by the work, and by a suspend. */
-	fake->pipe.patience = 1;
+	fake->pipe.busy_timeout = 1;
 	hvpipe_test_killed_write(test, one, 50, 1000);
 	KUNIT_EXPECT_EQ(test, hvpipe_test_write(two, buf, 60), 60);
 	KUNIT_EXPECT_EQ(test, fake->pipe.given_up, 1);
@@ -634,7 +634,7 @@ static void close_busy_read(struct kunit *test)
 	u8 *buf = hvpipe_test_buf(test);
 	ssize_t ret;
 
-	fake->pipe.patience = 1;
+	fake->pipe.busy_timeout = 1;
 	fake->reader = hvpipe_test_open(test, HMC2);
 	hvpipe_test_queue(fake, HMC1, 1, 10);
 	hvpipe_test_event(fake, HMC2, HVPIPE_EVENT_MSG);
@@ -711,7 +711,7 @@ static void a_short_buffer_leaves_the_message(struct kunit *test)
 	hvpipe_test_queue(fake, HMC1, 2, 20);
 	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, 48), -EMSGSIZE);
 	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, 57), -EMSGSIZE);
-	KUNIT_EXPECT_EQ(test, handle->nheld, 1);
+	KUNIT_EXPECT_EQ(test, handle->nr_held, 1);
 	KUNIT_EXPECT_TRUE(test, hvpipe_test_poll(file) & POLLIN);
 	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, 58), 58);
 	hvpipe_test_expect(test, file, 2, 20);
@@ -896,7 +896,7 @@ static void probe_once(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, fake->receives, 1);
 		KUNIT_EXPECT_EQ(test, fake->queued, 0);
 	}
-	fake->pipe.patience = 1;
+	fake->pipe.busy_timeout = 1;
 	hvpipe_disable(&fake->pipe, HVPIPE_SUSPENDED);
 	hvpipe_start(&fake->pipe);
 	hvpipe_test_status(fake, 9901, 1000);
@@ -986,7 +986,7 @@ static void what_close_cannot_receive_is_received_later(struct kunit *test)
 	struct file *one = hvpipe_test_open(test, HMC1);
 	struct file *two = hvpipe_test_open(test, HMC2);
 
-	fake->pipe.patience = 1;
+	fake->pipe.busy_timeout = 1;
 	hvpipe_test_queue(fake, HMC1, 1, 10);
 	hvpipe_test_queue(fake, HMC2, 2, 20);
 	hvpipe_test_status(fake, 9901, 1000);
@@ -1072,17 +1072,17 @@ static void nothing_is_received_while_too_much_is_held(struct kunit *test)
 	u8 *buf = hvpipe_test_buf(test);
 
 	hvpipe_test_queue(fake, HMC1, 1, 10);
-	fake->pipe.held = HVPIPE_HELD_MAX;
+	fake->pipe.nr_held = HVPIPE_HELD_MAX;
 	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), -ENOMEM);
 	hvpipe_schedule(&fake->pipe, HVPIPE_DUE_DRAIN);
 	hvpipe_test_work(fake);
 	KUNIT_EXPECT_EQ(test, fake->delay, HVPIPE_RETRY_MIN);
 	KUNIT_EXPECT_EQ(test, fake->first, 0);
-	fake->pipe.held = 0;
+	fake->pipe.nr_held = 0;
 	hvpipe_test_work(fake);
-	KUNIT_EXPECT_EQ(test, fake->pipe.held, 1);
+	KUNIT_EXPECT_EQ(test, fake->pipe.nr_held, 1);
 	hvpipe_test_expect(test, file, 1, 10);
-	KUNIT_EXPECT_EQ(test, fake->pipe.held, 0);
+	KUNIT_EXPECT_EQ(test, fake->pipe.nr_held, 0);
 	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), 0);
 	hvpipe_test_expect_works(test, file, HMC1);
 	__fput_sync(file);
@@ -1393,7 +1393,7 @@ static void a_firmware_that_stays_busy_holds_up_no_change_of_state(struct kunit 
 	struct hvpipe_test *fake = test->priv;
 	struct file *file = hvpipe_test_open(test, HMC1);
 
-	fake->pipe.patience = 1;
+	fake->pipe.busy_timeout = 1;
 	hvpipe_test_status(fake, 9901, 1000);
 	hvpipe_disable(&fake->pipe, HVPIPE_SUSPENDED);
 	KUNIT_EXPECT_EQ(test, fake->pipe.state, HVPIPE_SUSPENDED);
@@ -1539,7 +1539,7 @@ static void what_a_handle_holds_for_a_sleeping_reader_is_bounded(struct kunit *t
 		hvpipe_test_queue(fake, HMC1, i, 10);
 		hvpipe_test_expire(fake);
 	}
-	KUNIT_EXPECT_EQ(test, handle->nheld, HVPIPE_HOLD_MAX);
+	KUNIT_EXPECT_EQ(test, handle->nr_held, HVPIPE_HOLD_MAX);
 	KUNIT_EXPECT_EQ(test, fake->first, 0);
 
 	/* As soon as there is room again, it is taken. */
@@ -1679,7 +1679,7 @@ static int hvpipe_test_init(struct kunit *test)
 		return -ENOMEM;
 	spin_lock_init(&fake->pipe.lock);
 	timer_setup(&fake->pipe.hold_timer, hvpipe_hold_expired, 0);
-	fake->pipe.patience = HVPIPE_PATIENCE;
+	fake->pipe.busy_timeout = HVPIPE_BUSY_TIMEOUT;
 	fake->pipe.retry = HVPIPE_RETRY_MIN;
 	fake->test = test;
 	test->priv = fake;
@@ -1701,7 +1701,7 @@ static void hvpipe_test_exit(struct kunit *test)
 	if (!fake)
 		return;
 	KUNIT_EXPECT_EQ(test, fake->pipe.nr_handles, 0);
-	KUNIT_EXPECT_EQ(test, fake->pipe.held, 0);
+	KUNIT_EXPECT_EQ(test, fake->pipe.nr_held, 0);
 	timer_shutdown_sync(&fake->pipe.hold_timer);
 	if (fake->pipe.spare)
 		kmem_cache_free(hvpipe_msg_cache, fake->pipe.spare);
