@@ -369,7 +369,8 @@ static void hvpipe_test_expect_works(struct kunit *test, struct file *file, u32 
 	KUNIT_EXPECT_EQ(test, fake->first, fake->end);
 }
 
-static void only_an_hmc_gets_a_handle(struct kunit *test)
+/* Only a source of type HMC gets a handle. */
+static void create_hmc_only(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
 	static const u32 bad[] = { 0, 1, 0x01000001, 0x03000001, 0x02010001, 0x82000001, ~0 };
@@ -380,7 +381,8 @@ static void only_an_hmc_gets_a_handle(struct kunit *test)
 	__fput_sync(hvpipe_test_open(test, 0x0200ffff));
 }
 
-static void a_source_has_one_handle(struct kunit *test)
+/* A source has one handle at a time. */
+static void create_once(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
 	struct file *file = hvpipe_test_open(test, HMC1);
@@ -394,7 +396,8 @@ static void a_source_has_one_handle(struct kunit *test)
 	__fput_sync(file);
 }
 
-static void write_sends_the_payload_without_the_header(struct kunit *test)
+/* A write sends the payload without the header. */
+static void write_payload(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
 	struct hvpipe_firmware_area *area = fake->pipe.area;
@@ -415,7 +418,8 @@ static void write_sends_the_payload_without_the_header(struct kunit *test)
 	__fput_sync(file);
 }
 
-static void write_refuses_sizes_that_no_message_has(struct kunit *test)
+/* A write of a size that no message has sends nothing. */
+static void write_bad_sizes(struct kunit *test)
 {
 	static const size_t bad[] = { 0, 1, 47, 48, 48 + 4089, 48 + 4096 };
 	struct file *file = hvpipe_test_open(test, HMC1);
@@ -427,7 +431,8 @@ static void write_refuses_sizes_that_no_message_has(struct kunit *test)
 	__fput_sync(file);
 }
 
-static void write_says_what_firmware_said(struct kunit *test)
+/* Each status of firmware has its errno. */
+static void write_errors(struct kunit *test)
 {
 	static const struct { s32 status; int err; } cases[] = {
 		{ -1, -EIO }, { -3, -EINVAL }, { -4, -EPIPE }, { -5, -EOPNOTSUPP },
@@ -445,7 +450,8 @@ static void write_says_what_firmware_said(struct kunit *test)
 	__fput_sync(file);
 }
 
-static void busy_statuses_are_waited_out(struct kunit *test)
+/* A call that firmware answers busy is repeated until it is done. */
+static void busy_retried(struct kunit *test)
 {
 	static const s32 busy[] = { -2, 9900, 9901 };
 	struct hvpipe_test *fake = test->priv;
@@ -653,7 +659,8 @@ static void close_busy_read(struct kunit *test)
 	__fput_sync(one);
 }
 
-static void read_returns_one_message_a_call(struct kunit *test)
+/* A read returns one message, in order. */
+static void read_one_each(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
 	struct file *file = hvpipe_test_open(test, HMC1);
@@ -687,7 +694,8 @@ static void read_whole_buffer(struct kunit *test)
 	__fput_sync(file);
 }
 
-static void a_buffer_without_room_for_the_header_is_refused(struct kunit *test)
+/* A buffer without room for the header is refused, and the message stays. */
+static void read_tiny(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
 	struct file *file = hvpipe_test_open(test, HMC1);
@@ -700,7 +708,8 @@ static void a_buffer_without_room_for_the_header_is_refused(struct kunit *test)
 	__fput_sync(file);
 }
 
-static void a_short_buffer_leaves_the_message(struct kunit *test)
+/* A buffer that is too short leaves the message with the handle. */
+static void read_short(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
 	struct file *file = hvpipe_test_open(test, HMC1);
@@ -719,7 +728,8 @@ static void a_short_buffer_leaves_the_message(struct kunit *test)
 	__fput_sync(file);
 }
 
-static void a_faulting_buffer_leaves_the_message(struct kunit *test)
+/* A buffer that faults leaves the message with the handle. */
+static void read_fault(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
 	struct file *file = hvpipe_test_open(test, HMC1);
@@ -755,7 +765,11 @@ static void a_faulting_buffer_leaves_the_message(struct kunit *test)
 	__fput_sync(file);
 }
 
-static void a_message_goes_to_the_source_that_receive_names(struct kunit *test)
+/*
+ * The source that the receive call names gets the message, not the one
+ * announced.
+ */
+static void routed_by_receive(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
 	struct file *one = hvpipe_test_open(test, HMC1);
@@ -783,7 +797,8 @@ static void a_message_goes_to_the_source_that_receive_names(struct kunit *test)
 	__fput_sync(two);
 }
 
-static void a_message_for_nobody_is_dropped_and_counted(struct kunit *test)
+/* A message for a source without a handle is received, dropped and counted. */
+static void dropped_counted(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
 	struct file *file = hvpipe_test_open(test, HMC1);
@@ -813,7 +828,8 @@ static void a_message_for_nobody_is_dropped_and_counted(struct kunit *test)
 	__fput_sync(file);
 }
 
-static void close_takes_the_pending_message_out_of_the_pipe(struct kunit *test)
+/* A close takes the pending message out of the pipe. */
+static void close_drains(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
 	struct file *one = hvpipe_test_open(test, HMC1);
@@ -980,7 +996,8 @@ static void error_in_doubt(struct kunit *test)
 	__fput_sync(file);
 }
 
-static void what_close_cannot_receive_is_received_later(struct kunit *test)
+/* What a close cannot receive is received by the work. */
+static void close_drains_later(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
 	struct file *one = hvpipe_test_open(test, HMC1);
@@ -1006,7 +1023,8 @@ static void what_close_cannot_receive_is_received_later(struct kunit *test)
 	__fput_sync(two);
 }
 
-static void a_failed_receive_leaves_the_message_announced(struct kunit *test)
+/* A failed receive leaves the message announced. */
+static void receive_error(struct kunit *test)
 {
 	static const struct { s32 status; int err; } cases[] = {
 		{ -1, -EIO }, { -3, -EINVAL }, { -5, -EOPNOTSUPP }, { 2, -EIO },
@@ -1032,7 +1050,8 @@ static int hvpipe_test_wake(struct wait_queue_entry *wait, unsigned int mode,
 	return 0;
 }
 
-static void a_read_that_fails_wakes_others_who_share_the_handle(struct kunit *test)
+/* A read that fails wakes others who share the handle. */
+static void read_error_wakes(struct kunit *test)
 {
 	static const s32 cases[] = { -1, -3, -5 };
 	struct hvpipe_test *fake = test->priv;
@@ -1065,7 +1084,8 @@ static void a_read_that_fails_wakes_others_who_share_the_handle(struct kunit *te
 	__fput_sync(two);
 }
 
-static void nothing_is_received_while_too_much_is_held(struct kunit *test)
+/* Nothing is received while all handles hold too many messages. */
+static void held_max(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
 	struct file *file = hvpipe_test_open(test, HMC1);
@@ -1088,7 +1108,8 @@ static void nothing_is_received_while_too_much_is_held(struct kunit *test)
 	__fput_sync(file);
 }
 
-static void a_length_beyond_the_buffer_is_not_believed(struct kunit *test)
+/* A length beyond the buffer is not believed. */
+static void length_beyond_buffer(struct kunit *test)
 {
 	static const u32 lengths[] = { 4097, 0x80000000, ~0 };
 	struct hvpipe_test *fake = test->priv;
@@ -1105,7 +1126,8 @@ static void a_length_beyond_the_buffer_is_not_believed(struct kunit *test)
 	__fput_sync(file);
 }
 
-static void a_lost_connection_is_told_once_and_last(struct kunit *test)
+/* A lost connection is reported once, after the messages before it. */
+static void lost_once(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
 	struct file *file = hvpipe_test_open(test, HMC1);
@@ -1142,7 +1164,8 @@ static void lose_and_read_meanwhile(struct hvpipe_test *fake)
 	wait_for_completion_timeout(&fake->done, HZ / 10);
 }
 
-static void a_loss_does_not_overtake_a_message_on_its_way_to_the_handle(struct kunit *test)
+/* A loss does not overtake a message that is on its way to the handle. */
+static void lost_in_order(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
 	struct file *file = hvpipe_test_open(test, HMC1);
@@ -1163,7 +1186,8 @@ static void a_loss_does_not_overtake_a_message_on_its_way_to_the_handle(struct k
 	__fput_sync(file);
 }
 
-static void an_event_may_tell_of_a_message_and_a_loss(struct kunit *test)
+/* An event may announce a message and a loss. */
+static void event_both(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
 	struct file *file = hvpipe_test_open(test, HMC1);
@@ -1177,7 +1201,8 @@ static void an_event_may_tell_of_a_message_and_a_loss(struct kunit *test)
 	__fput_sync(file);
 }
 
-static void events_that_tell_nothing_new_do_no_harm(struct kunit *test)
+/* A spurious, an empty and a doubled event do no harm. */
+static void event_spurious(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
 	struct file *file = hvpipe_test_open(test, HMC1);
@@ -1210,7 +1235,8 @@ static void type_unknown(u8 *log) { log[TEST_LOG_PE + 12] = 0x80; }
 static void type_unknown_too(u8 *log) { log[TEST_LOG_PE + 12] |= 0xfc; }
 static void source_unknown(u8 *log) { log[TEST_LOG_PE + 9] = 0x33; }
 
-static void a_malformed_event_loses_no_message(struct kunit *test)
+/* A malformed event loses no message. */
+static void event_malformed(struct kunit *test)
 {
 	static void (*const mangle[])(u8 *log) = {
 		no_extended_log, cut_log, wrong_type, wrong_format, wrong_company,
@@ -1247,7 +1273,8 @@ static void a_malformed_event_loses_no_message(struct kunit *test)
 	__fput_sync(two);
 }
 
-static void an_event_that_firmware_does_not_yield_is_fetched_later(struct kunit *test)
+/* An event that firmware does not yield is fetched by the work. */
+static void event_busy(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
 	struct file *file = hvpipe_test_open(test, HMC1);
@@ -1265,7 +1292,8 @@ static void an_event_that_firmware_does_not_yield_is_fetched_later(struct kunit 
 	__fput_sync(file);
 }
 
-static void a_suspended_pipe_refuses_calls_and_keeps_messages(struct kunit *test)
+/* A suspended pipe refuses calls and keeps the messages that it holds. */
+static void suspended_refuses(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
 	struct file *one = hvpipe_test_open(test, HMC1);
@@ -1295,7 +1323,8 @@ static void a_suspended_pipe_refuses_calls_and_keeps_messages(struct kunit *test
 	__fput_sync(two);
 }
 
-static void poll_and_read_agree_while_the_pipe_is_suspended(struct kunit *test)
+/* While the pipe is suspended, poll promises nothing that read refuses. */
+static void suspended_poll(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
 	struct file *file = hvpipe_test_open(test, HMC1);
@@ -1314,7 +1343,8 @@ static void poll_and_read_agree_while_the_pipe_is_suspended(struct kunit *test)
 	__fput_sync(file);
 }
 
-static void resume_forgets_announcements_from_before(struct kunit *test)
+/* A resume forgets the announcements from before. */
+static void resume_forgets(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
 	struct file *file = hvpipe_test_open(test, HMC1);
@@ -1328,7 +1358,8 @@ static void resume_forgets_announcements_from_before(struct kunit *test)
 	__fput_sync(file);
 }
 
-static void enabling_is_tried_until_it_succeeds(struct kunit *test)
+/* Enabling is tried again, with backoff, until it succeeds. */
+static void enable_retried(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
 	struct file *file = hvpipe_test_open(test, HMC1);
@@ -1388,7 +1419,8 @@ static void enable_refused(struct kunit *test)
 	__fput_sync(file);
 }
 
-static void a_firmware_that_stays_busy_holds_up_no_change_of_state(struct kunit *test)
+/* Firmware that stays busy holds up no change of state. */
+static void state_busy(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
 	struct file *file = hvpipe_test_open(test, HMC1);
@@ -1406,7 +1438,8 @@ static void a_firmware_that_stays_busy_holds_up_no_change_of_state(struct kunit 
 	__fput_sync(file);
 }
 
-static void what_nobody_reads_is_due_until_it_was_received(struct kunit *test)
+/* An announced message that nobody reads is due until it was received. */
+static void drain_retried(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
 	struct file *file;
@@ -1435,7 +1468,8 @@ static void what_nobody_reads_is_due_until_it_was_received(struct kunit *test)
 	__fput_sync(file);
 }
 
-static void a_suspend_ends_the_attempts_to_enable(struct kunit *test)
+/* A suspend ends the attempts to enable the pipe. */
+static void suspend_stops_enable(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
 
@@ -1456,7 +1490,8 @@ static void hvpipe_test_expire(struct hvpipe_test *fake)
 	hvpipe_test_work(fake);
 }
 
-static void a_sleeping_reader_blocks_the_pipe_only_for_the_time_set(struct kunit *test)
+/* A sleeping reader blocks the pipe only for hold_after_ms. */
+static void hold_after(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
 	struct file *one = hvpipe_test_open(test, HMC1);
@@ -1502,7 +1537,8 @@ static void a_sleeping_reader_blocks_the_pipe_only_for_the_time_set(struct kunit
 	__fput_sync(two);
 }
 
-static void what_waits_behind_what_is_held_is_held_at_once(struct kunit *test)
+/* A message behind one that is held is held at once. */
+static void hold_behind(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
 	struct file *one = hvpipe_test_open(test, HMC1);
@@ -1526,7 +1562,8 @@ static void what_waits_behind_what_is_held_is_held_at_once(struct kunit *test)
 	__fput_sync(two);
 }
 
-static void what_a_handle_holds_for_a_sleeping_reader_is_bounded(struct kunit *test)
+/* What a handle holds for a sleeping reader is bounded. */
+static void hold_max(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
 	struct file *file = hvpipe_test_open(test, HMC1);
@@ -1554,7 +1591,8 @@ static void what_a_handle_holds_for_a_sleeping_reader_is_bounded(struct kunit *t
 	__fput_sync(file);
 }
 
-static void what_cannot_be_taken_over_at_once_is_later(struct kunit *test)
+/* A message that cannot be held at once is held later. */
+static void hold_retried(struct kunit *test)
 {
 	struct hvpipe_test *fake = test->priv;
 	struct file *one = hvpipe_test_open(test, HMC1);
@@ -1611,54 +1649,54 @@ static void real_pipe_not_stubbed(struct kunit *test)
 }
 
 static struct kunit_case hvpipe_test_cases[] = {
-	KUNIT_CASE(only_an_hmc_gets_a_handle),
-	KUNIT_CASE(a_source_has_one_handle),
-	KUNIT_CASE(write_sends_the_payload_without_the_header),
-	KUNIT_CASE(write_refuses_sizes_that_no_message_has),
-	KUNIT_CASE(write_says_what_firmware_said),
-	KUNIT_CASE(busy_statuses_are_waited_out),
+	KUNIT_CASE(create_hmc_only),
+	KUNIT_CASE(create_once),
+	KUNIT_CASE(write_payload),
+	KUNIT_CASE(write_bad_sizes),
+	KUNIT_CASE(write_errors),
+	KUNIT_CASE(busy_retried),
 	KUNIT_CASE(suspend_busy),
 	KUNIT_CASE(close_busy_read),
 	KUNIT_CASE(killed_send_first),
 	KUNIT_CASE(killed_send_in_work),
 	KUNIT_CASE(killed_send_given_up),
 	KUNIT_CASE(killed_read),
-	KUNIT_CASE(read_returns_one_message_a_call),
+	KUNIT_CASE(read_one_each),
 	KUNIT_CASE(read_whole_buffer),
-	KUNIT_CASE(a_buffer_without_room_for_the_header_is_refused),
-	KUNIT_CASE(a_short_buffer_leaves_the_message),
-	KUNIT_CASE(a_faulting_buffer_leaves_the_message),
-	KUNIT_CASE(a_message_goes_to_the_source_that_receive_names),
-	KUNIT_CASE(a_message_for_nobody_is_dropped_and_counted),
-	KUNIT_CASE(close_takes_the_pending_message_out_of_the_pipe),
+	KUNIT_CASE(read_tiny),
+	KUNIT_CASE(read_short),
+	KUNIT_CASE(read_fault),
+	KUNIT_CASE(routed_by_receive),
+	KUNIT_CASE(dropped_counted),
+	KUNIT_CASE(close_drains),
 	KUNIT_CASE(close_misrouted),
 	KUNIT_CASE(probe_after_enable),
 	KUNIT_CASE(probe_once),
 	KUNIT_CASE(late_announcement),
 	KUNIT_CASE(error_in_doubt),
-	KUNIT_CASE(what_close_cannot_receive_is_received_later),
-	KUNIT_CASE(a_failed_receive_leaves_the_message_announced),
-	KUNIT_CASE(a_read_that_fails_wakes_others_who_share_the_handle),
-	KUNIT_CASE(nothing_is_received_while_too_much_is_held),
-	KUNIT_CASE(a_length_beyond_the_buffer_is_not_believed),
-	KUNIT_CASE(a_lost_connection_is_told_once_and_last),
-	KUNIT_CASE_SLOW(a_loss_does_not_overtake_a_message_on_its_way_to_the_handle),
-	KUNIT_CASE(an_event_may_tell_of_a_message_and_a_loss),
-	KUNIT_CASE(events_that_tell_nothing_new_do_no_harm),
-	KUNIT_CASE(a_malformed_event_loses_no_message),
-	KUNIT_CASE(an_event_that_firmware_does_not_yield_is_fetched_later),
-	KUNIT_CASE(a_suspended_pipe_refuses_calls_and_keeps_messages),
-	KUNIT_CASE(poll_and_read_agree_while_the_pipe_is_suspended),
-	KUNIT_CASE(resume_forgets_announcements_from_before),
-	KUNIT_CASE(enabling_is_tried_until_it_succeeds),
+	KUNIT_CASE(close_drains_later),
+	KUNIT_CASE(receive_error),
+	KUNIT_CASE(read_error_wakes),
+	KUNIT_CASE(held_max),
+	KUNIT_CASE(length_beyond_buffer),
+	KUNIT_CASE(lost_once),
+	KUNIT_CASE_SLOW(lost_in_order),
+	KUNIT_CASE(event_both),
+	KUNIT_CASE(event_spurious),
+	KUNIT_CASE(event_malformed),
+	KUNIT_CASE(event_busy),
+	KUNIT_CASE(suspended_refuses),
+	KUNIT_CASE(suspended_poll),
+	KUNIT_CASE(resume_forgets),
+	KUNIT_CASE(enable_retried),
 	KUNIT_CASE(enable_refused),
-	KUNIT_CASE(a_firmware_that_stays_busy_holds_up_no_change_of_state),
-	KUNIT_CASE(what_nobody_reads_is_due_until_it_was_received),
-	KUNIT_CASE(a_suspend_ends_the_attempts_to_enable),
-	KUNIT_CASE(a_sleeping_reader_blocks_the_pipe_only_for_the_time_set),
-	KUNIT_CASE(what_waits_behind_what_is_held_is_held_at_once),
-	KUNIT_CASE(what_a_handle_holds_for_a_sleeping_reader_is_bounded),
-	KUNIT_CASE(what_cannot_be_taken_over_at_once_is_later),
+	KUNIT_CASE(state_busy),
+	KUNIT_CASE(drain_retried),
+	KUNIT_CASE(suspend_stops_enable),
+	KUNIT_CASE(hold_after),
+	KUNIT_CASE(hold_behind),
+	KUNIT_CASE(hold_max),
+	KUNIT_CASE(hold_retried),
 	KUNIT_CASE(real_pipe_not_stubbed),
 	{ }
 };
