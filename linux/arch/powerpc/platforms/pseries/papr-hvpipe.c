@@ -8,32 +8,56 @@
  * /dev/papr-hvpipe and creates a handle for each source it talks to; a
  * write() to the handle sends a message, a read() receives one.
  *
- * The hypervisor announces a message by an event, and announces no other
- * until that one is received. It takes no notice of whether anybody wants it:
- * a message that nobody receives blocks the pipe for all sources. Hence:
+ * The hypervisor announces a message by an event, and announces no other until
+ * that one is received. A message that nobody receives blocks the pipe for all
+ * sources. Hence:
  *
- * - A handle's announcement is forgotten before ibm,receive-hvpipe-msg is
- *   called, never after it: the next event may come before the call returns.
- * - The source ID which that call returns decides who gets a message. One for
- *   a handle other than the caller's, or one that the caller has no room for,
- *   is held by its handle until it is read.
+ * - A handle's announcement is cleared before ibm,receive-hvpipe-msg is called:
+ *   the next event may come before the call returns.
+ * - The source ID which that call returns decides who gets a message. A message
+ *   for another handle, or one that does not fit the caller's buffer, is held
+ *   by its handle until it is read.
  * - Messages for sources without a handle are received and dropped.
- * - A message whose reader does not come blocks the pipe, as the contract has
- *   it, unless the administrator sets hold_after_ms: then its handle holds it.
- * - An event that makes no sense may have stood for a message: one is received,
- *   and goes to its handle.
- * - What cannot be done at once, as firmware is busy or fails, is due: the
- *   work does it later, and again until it succeeds.
+ * - After each enable one message is received that nothing announced: the
+ *   hypervisor may not announce again what it announced before. With nothing
+ *   pending such a call may return no bytes or any error.
+ * - A send that firmware is busy with is finished before the next one begins.
+ * - What cannot be done at once is due: the work does it later.
+ *
+ * state      due     what it means
+ * ---------  ------  ---------------------------------------------------------
+ * disabled   ENABLE  Enabling failed for now: try again with backoff.
+ * disabled   -       Not enabled yet, refused by firmware, or shutting down.
+ * suspended  ENABLE  As above, after a migration or hibernation.
+ * suspended  -       The partition is moving, or firmware refused to enable.
+ * enabled    -       Calls are made. Announced messages wait for their readers.
+ * enabled    EVENT   Firmware did not yield an event: fetch it with backoff.
+ * enabled    SEND    A killed caller left a busy send: finish it within 10 s.
+ * enabled    DRAIN   A message that nobody reads was announced: receive it.
+ * enabled    CHECK   A malformed event may have announced one: receive once.
+ * enabled    PROBE   One may wait without an announcement: receive once.
+ * enabled    HOLD    A reader left its message for hold_after_ms: receive it.
+ *
+ * A handle's flags: ANNOUNCED, a message for it is pending; DOUBTFUL, that
+ * message may be received already, so an error says that it is; LOST, the
+ * connection was lost and the reader was not told yet.
  *
  * Locks, in this order:
  *
- * - rtas_ibm_send_hvpipe_msg_lock is held around ibm,send-hvpipe-msg,
- *   rtas_ibm_receive_hvpipe_msg_lock around ibm,receive-hvpipe-msg until the
- *   message is in its place. Who changes &hvpipe.state holds both, so either
- *   is enough to rely on it. Neither is held while user memory is paged in:
- *   that may take forever, at the will of user space.
- * - &hvpipe.lock guards the messages that handles hold, and the event log, and
- *   a handle does not go while it is held. The event interrupt takes it.
+ * - rtas_ibm_send_hvpipe_msg_lock is held around ibm,send-hvpipe-msg.
+ *   rtas_ibm_receive_hvpipe_msg_lock is held from before
+ *   ibm,receive-hvpipe-msg until the message is with its reader or its handle.
+ *   A change of &hvpipe.state takes both, so that the state is stable under
+ *   either. Neither is held while user memory is paged in, as that can take
+ *   for ever.
+ * - &hvpipe.lock guards the table of handles, the messages that handles hold,
+ *   and the event log. A handle that was found stays while the lock is held.
+ *   The event interrupt takes it.
+ *
+ * Each of the two mutexes can be held as long as firmware is busy. A user's
+ * wait for one ends by a fatal signal. Everybody else counts itself in
+ * &hvpipe.send_waiters or &hvpipe.receive_waiters first; the holder's busy call
+ * then gives way at the end of the retry limit.
  */
 
 #define pr_fmt(fmt) "papr-hvpipe: " fmt
@@ -101,19 +125,16 @@ static_assert(HVPIPE_HDR_LEN == 48);
 #define HVPIPE_EVENT_MSG	0x01	/* a message waits to be received */
 #define HVPIPE_EVENT_LOST	0x02	/* the pipe to the source was lost */
 
-/*
- * How long work that nobody waits for, or a suspend, bears with a call that
- * firmware answers with a busy status.
- */
+/* Retry limit for busy firmware in background work and in suspend. */
 #define HVPIPE_BUSY_TIMEOUT		(10 * HZ)
 
 /*
- * An announcement may come this long after its message was received by a call
+ * How long an announcement may come after its message was received by a call
  * that nothing announced.
  */
 #define HVPIPE_DOUBT		HZ
 
-/* What is due is tried again after this time, doubled at each failure. */
+/* Initial and maximum backoff for deferred work. */
 #define HVPIPE_RETRY_MIN	(HZ / 100)
 #define HVPIPE_RETRY_MAX	(64 * HZ)
 
@@ -164,7 +185,7 @@ struct hvpipe_firmware_area {
 
 static_assert(offsetof(struct hvpipe_firmware_area, received) == SZ_4K);
 
-/* A message that was received and waits for its reader. */
+/* A received message that its handle holds until it is read. */
 struct hvpipe_msg {
 	struct list_head list;
 	size_t len;			/* of the payload */
@@ -176,8 +197,8 @@ static_assert(offsetof(struct hvpipe_msg, payload) ==
 	      offsetof(struct hvpipe_msg, hdr) + HVPIPE_HDR_LEN);
 
 enum hvpipe_state {
-	HVPIPE_DISABLED,	/* not enabled yet, or shut down */
-	HVPIPE_SUSPENDED,	/* the partition migrates */
+	HVPIPE_DISABLED,	/* at boot and at shutdown */
+	HVPIPE_SUSPENDED,	/* for a migration or hibernation */
 	HVPIPE_ENABLED,
 };
 
@@ -187,7 +208,7 @@ static const char * const hvpipe_state_names[] = {
 	[HVPIPE_ENABLED] = "enabled",
 };
 
-/* Bits of &hvpipe.due */
+/* Bits of &hvpipe.due. The comment at the top says when each is set. */
 enum {
 	HVPIPE_DUE_ENABLE,	/* enable the pipe */
 	HVPIPE_DUE_EVENT,	/* fetch the event that firmware did not yield */
@@ -205,11 +226,11 @@ enum {
  * @handles: The handles, hashed by source ID.
  * @nr_handles: How many there are.
  * @nr_held: How many messages they hold.
- * @state:   Whether firmware may be called. Changes under both RTAS locks.
+ * @state:   Whether firmware may be called. Both RTAS locks.
  * @send_waiters: How many wait for the send lock and cannot be interrupted: a
  *           busy send yields to them at the end of the retry limit.
  * @receive_waiters: The same for the receive lock.
- * @busy_timeout: How long a busy firmware is borne, in jiffies.
+ * @busy_timeout: Retry limit for a busy firmware, in jiffies.
  * @unfinished: Source of a send that firmware is still busy with, though its
  *           caller was killed; 0 if there is none. Send lock.
  * @unfinished_until: When it is given up, in jiffies. Send lock.
@@ -219,17 +240,17 @@ enum {
  * @spare:   Room for one message that has to be held. Present before each
  *           receive, as a received message must not be lost. Receive lock.
  * @dropped: Messages that went to nobody.
- * @virq:    Number of the interrupt that came last, as Linux knows it.
- * @irq:     The same, as firmware knows it.
- * @due:     What the work has to do.
+ * @virq:    Linux's number of the interrupt that came last.
+ * @irq:     Firmware's number of it.
+ * @due:     What the work has to do: HVPIPE_DUE_* bits.
  * @work:    Does what is due.
- * @retry:   Delay until the work tries again what failed, in jiffies.
- * @announced: Source of the message announced last.
- * @doubt_until: Until then, in jiffies, an announcement may be of a message that
- *           was received already.
+ * @retry:   The work's backoff, in jiffies.
+ * @announced: Source of the message that was announced last.
+ * @doubt_until: Until then, in jiffies, the message of an announcement may be
+ *           received already.
  * @hold_after_ms: How long an announced message waits for its reader before
  *           its handle holds it, in ms; 0 for ever.
- * @hold_timer: Ends that time.
+ * @hold_timer: Expires after @hold_after_ms.
  */
 struct hvpipe {
 	spinlock_t lock;	/* see above */
@@ -269,8 +290,8 @@ enum {
  * @node:   In the pipe's table.
  * @pipe:   The pipe.
  * @source: Source ID.
- * @nr_held:  How many messages @held are.
- * @flags:  What the hypervisor told of this source and nobody read yet.
+ * @nr_held: How many messages are in @held.
+ * @flags:  HVPIPE_ANNOUNCED and so on.
  * @wait:   Pollers.
  * @held:   Messages received and not read yet. Guarded by the pipe's lock.
  * @received: Messages received, read or held. Receive lock.
@@ -299,7 +320,7 @@ static struct hvpipe_firmware_area hvpipe_area __aligned(SZ_4K);
 
 static bool hvpipe_present __ro_after_init;
 
-/* Looked up once, not at each call. */
+/* The tokens of the functions that are called for each message. */
 static struct {
 	s32 send;
 	s32 receive;
@@ -328,7 +349,7 @@ do {										\
 		KUNIT_STATIC_STUB_REDIRECT(function, pipe, ##args);		\
 } while (0)
 
-/* Run the work after @delay, or earlier if it is to run earlier already. */
+/* Queue the work; never postpone work that is already queued. */
 static void hvpipe_queue_work(struct hvpipe *pipe, unsigned long delay)
 {
 	HVPIPE_STUB_REDIRECT(hvpipe_queue_work, pipe, delay);
@@ -339,7 +360,7 @@ static void hvpipe_queue_work(struct hvpipe *pipe, unsigned long delay)
 		mod_delayed_work(system_long_wq, &pipe->work, 0);
 }
 
-/* Have the work do at once what @bit says. Context: any. */
+/* Make @bit due, and have the work do it at once. Context: any. */
 static void hvpipe_schedule(struct hvpipe *pipe, unsigned int bit)
 {
 	set_bit(bit, &pipe->due);
@@ -614,7 +635,7 @@ static bool hvpipe_usable(struct hvpipe *pipe)
 }
 
 /*
- * Take the receive lock without an end by a signal. Its holder's call may stay
+ * Take the receive lock; no signal ends the wait. The holder's read may stay
  * busy without end, so tell it that somebody waits.
  */
 static void hvpipe_lock_receive(struct hvpipe *pipe)
@@ -625,8 +646,15 @@ static void hvpipe_lock_receive(struct hvpipe *pipe)
 }
 
 /*
- * A message is announced to @handle: give its reader the time it has. One that
- * is behind already, and whose messages are held, had it.
+ * hold_after_ms: the handle of a sleeping reader holds its message, so that the
+ * pipe is free for the others. To leave this out, remove this part, the calls
+ * of hvpipe_await_reader(), %HVPIPE_DUE_HOLD, and the members that begin with
+ * hold_ of &struct hvpipe.
+ */
+
+/*
+ * A message is announced to @handle: start its reader's time. A reader whose
+ * handle holds messages already is behind, so the next one is held at once.
  */
 static void hvpipe_await_reader(struct hvpipe *pipe, const struct hvpipe_handle *handle)
 {
@@ -647,6 +675,25 @@ static void hvpipe_hold_expired(struct timer_list *timer)
 	if (READ_ONCE(pipe->hold_after_ms))
 		hvpipe_schedule(pipe, HVPIPE_DUE_HOLD);
 }
+
+/* The time of the message that is announced now begins anew. */
+static int hvpipe_set_hold_after_ms(const char *val, const struct kernel_param *kp)
+{
+	int err = param_set_uint(val, kp);
+
+	if (!err && hvpipe_present)
+		hvpipe_await_reader(&hvpipe, NULL);
+	return err;
+}
+
+static const struct kernel_param_ops hvpipe_hold_after_ms_ops = {
+	.set = hvpipe_set_hold_after_ms,
+	.get = param_get_uint,
+};
+
+module_param_cb(hold_after_ms, &hvpipe_hold_after_ms_ops, &hvpipe.hold_after_ms, 0644);
+MODULE_PARM_DESC(hold_after_ms,
+		 "Have a handle hold a message that nobody read for so many ms, so that the pipe is free (0: never)");
 
 /*
  * Handles and the messages they hold.
@@ -724,9 +771,7 @@ static void hvpipe_count_drop(struct hvpipe *pipe, u32 source, size_t len)
 	trace_papr_hvpipe_drop(source, len);
 }
 
-/*
- * Ensure that a message about to be received can be held.
- */
+/* Ensure that a message that is about to be received can be held. */
 static int hvpipe_prepare_spare(struct hvpipe *pipe)
 {
 	lockdep_assert_held(&rtas_ibm_receive_hvpipe_msg_lock);
@@ -742,8 +787,8 @@ static int hvpipe_prepare_spare(struct hvpipe *pipe)
 }
 
 /*
- * Put the message in the receive buffer where its handle's readers find it,
- * or drop it when nobody has its source open.
+ * Have the handle of its source hold the message in the receive buffer, or drop
+ * the message if that source has no handle.
  */
 static void hvpipe_hold(struct hvpipe *pipe, const struct hvpipe_received *received)
 {
@@ -767,7 +812,7 @@ static void hvpipe_hold(struct hvpipe *pipe, const struct hvpipe_received *recei
 		WRITE_ONCE(handle->nr_held, handle->nr_held + 1);
 		WRITE_ONCE(pipe->nr_held, pipe->nr_held + 1);
 		hvpipe_wake(handle);
-		/* The next one may have been announced before this was held. */
+		/* The next message may have been announced before this one was held. */
 		if (test_bit(HVPIPE_ANNOUNCED, &handle->flags))
 			hvpipe_await_reader(pipe, handle);
 	}
@@ -893,7 +938,7 @@ static bool hvpipe_copy_present(const void *from, size_t len, struct iov_iter *t
 
 /*
  * Read a message that the handle holds. It stays there until it was copied, so
- * that what is read stays in order; pages come in without any lock.
+ * that messages are read in order. Missing pages are brought in without a lock.
  *
  * Return: Bytes read, 0 when nothing was held, else -ve errno.
  */
@@ -930,10 +975,10 @@ static ssize_t hvpipe_read_held(struct hvpipe_handle *handle, struct iov_iter *t
 }
 
 /*
- * A read could not receive what was announced to its handle: announce it again,
- * also to others that share the handle and looked meanwhile.
+ * A read could not receive the message that was announced. Announce it again:
+ * others who share the handle may have looked while it was not announced.
  *
- * Return: What hvpipe_read_pipe() does.
+ * Return: As hvpipe_read_pipe().
  */
 static int hvpipe_read_failed(struct hvpipe_handle *handle, int err, bool doubtful)
 {
@@ -965,11 +1010,11 @@ static int hvpipe_read_failed(struct hvpipe_handle *handle, int err, bool doubtf
 }
 
 /*
- * Receive the message that was announced for the handle, straight to the
- * reader if it is for this handle, fits, and its pages are present; else it is
- * held.
+ * Receive the message that was announced for the handle. It goes straight to the
+ * reader if it is for this handle, fits, and the buffer's pages are present;
+ * else it is held. To hold each message would take 300 instructions more.
  *
- * Return: Bytes read, 0 to look again what the handle has, -ENODATA when no
+ * Return: Bytes read, 0 to look again at what the handle has, -ENODATA when no
  *         message was pending, else -ve errno.
  */
 static ssize_t hvpipe_read_pipe(struct hvpipe_handle *handle, struct iov_iter *to)
@@ -1012,15 +1057,15 @@ static ssize_t hvpipe_read_pipe(struct hvpipe_handle *handle, struct iov_iter *t
 }
 
 /*
- * Tell of a lost connection, when all that came before it was read. Nobody
- * receives while that is looked at, so no message is on its way here.
+ * Report a lost connection, once all messages before it were read. The receive
+ * lock is held while that is checked, so no message is on its way to the handle.
  *
- * Return: Bytes read, -EAGAIN if there is nothing to tell, else -ve errno.
+ * Return: Bytes read, -EAGAIN if there is nothing to report, else -ve errno.
  */
 static ssize_t hvpipe_read_loss(struct hvpipe_handle *handle, struct iov_iter *to)
 {
 	static const struct papr_hvpipe_hdr lost = { .flags = HVPIPE_LOST_CONNECTION };
-	bool tell;
+	bool report;
 
 	if (!hvpipe_usable(handle->pipe))
 		return -ENXIO;
@@ -1029,11 +1074,11 @@ static ssize_t hvpipe_read_loss(struct hvpipe_handle *handle, struct iov_iter *t
 
 	if (mutex_lock_killable(&rtas_ibm_receive_hvpipe_msg_lock))
 		return -EINTR;
-	tell = list_empty(&handle->held) &&
+	report = list_empty(&handle->held) &&
 	       !test_bit(HVPIPE_ANNOUNCED, &handle->flags) &&
 	       test_and_clear_bit(HVPIPE_LOST, &handle->flags);
 	mutex_unlock(&rtas_ibm_receive_hvpipe_msg_lock);
-	if (!tell)
+	if (!report)
 		return -EAGAIN;
 
 	if (copy_to_iter(&lost, sizeof(lost), to) == sizeof(lost))
@@ -1069,7 +1114,7 @@ static ssize_t hvpipe_handle_read_iter(struct kiocb *iocb, struct iov_iter *to)
 			ret = hvpipe_read_loss(handle, to);
 	} while (!ret && !fatal_signal_pending(current));
 
-	/* fcntl() may be at it. */
+	/* f_flags can change concurrently. */
 	if (ret == -EAGAIN && !(READ_ONCE(iocb->ki_filp->f_flags) & O_NONBLOCK))
 		return 0;
 	return ret;
@@ -1153,14 +1198,12 @@ static __poll_t hvpipe_handle_poll(struct file *file, poll_table *wait)
 }
 
 /*
- * Close a handle. The message that is announced blocks the pipe: receive it,
- * and let the handle hold it like those it already holds, to drop them all
- * together. An announcement that comes meanwhile finds either the handle, and
- * its flag is seen here, or no handle any more.
- *
- * Return: 0, for who releases a file.
+ * Close a handle. The message that is announced blocks the pipe: receive it, and
+ * drop it with those that the handle holds. An event that comes at the same
+ * time takes the lock either before the handle leaves the table, and its flag is
+ * seen after that, or later, and finds no handle.
  */
-static int hvpipe_close(struct hvpipe_handle *handle)
+static void hvpipe_close(struct hvpipe_handle *handle)
 {
 	struct hvpipe *pipe = handle->pipe;
 	struct hvpipe_msg *msg, *next;
@@ -1183,12 +1226,12 @@ static int hvpipe_close(struct hvpipe_handle *handle)
 		kmem_cache_free(hvpipe_msg_cache, msg);
 	}
 	kfree(handle);
-	return 0;
 }
 
 static int hvpipe_handle_release(struct inode *inode, struct file *file)
 {
-	return hvpipe_close(file->private_data);
+	hvpipe_close(file->private_data);
+	return 0;
 }
 
 static void hvpipe_handle_show_fdinfo(struct seq_file *m, struct file *file)
@@ -1366,7 +1409,7 @@ static const struct hvpipe_event *hvpipe_find_event(const u8 *log, size_t size)
 	return NULL;
 }
 
-/* Tell a handle what the hypervisor told of it; @event is NULL if that made no sense. */
+/* Act on an event. @event is NULL if the log has no valid one. */
 static void hvpipe_dispatch_event(struct hvpipe *pipe, const struct hvpipe_event *event)
 {
 	struct hvpipe_handle *handle;
@@ -1412,12 +1455,12 @@ static int hvpipe_fetch_event(struct hvpipe *pipe, unsigned int virq)
 	s32 fwrc;
 
 	spin_lock_irqsave(&pipe->lock, flags);
-	/* The same one each time; the look-up takes longer than all else here. */
+	/* It is the same interrupt each time, and its look-up is slow. */
 	if (virq != pipe->virq) {
 		WRITE_ONCE(pipe->virq, virq);
 		pipe->irq = virq_to_hw(virq);
 	}
-	/* A log without lengths, lest firmware leave those of the last one. */
+	/* Clear stale lengths from the previous log. */
 	memset(log, 0, sizeof(struct rtas_error_log));
 	fwrc = rtas_check_exception_hvpipe(pipe);
 	if (!fwrc)
@@ -1456,12 +1499,15 @@ static void hvpipe_forget(struct hvpipe_handle *handle)
 	clear_bit(HVPIPE_DOUBTFUL, &handle->flags);
 }
 
-/* Unlock and tell all handles that the state changed. */
+/* Unlock, and wake all pollers, as the state changed. */
 static void hvpipe_unlock_state(struct hvpipe *pipe)
 {
 	mutex_unlock(&rtas_ibm_receive_hvpipe_msg_lock);
 	mutex_unlock(&rtas_ibm_send_hvpipe_msg_lock);
-	/* Pairs with poll_wait(): who polls a handle too new for us sees the state. */
+	/*
+	 * Pairs with poll_wait(): a poller of a handle that is created now, and
+	 * is not woken below, sees the new state.
+	 */
 	smp_mb();
 	hvpipe_for_each_handle(pipe, hvpipe_wake_all);
 }
@@ -1587,7 +1633,7 @@ static void hvpipe_work(struct work_struct *work)
 /**
  * papr_hvpipe_suspend() - Release the pipe before the partition migrates.
  *
- * Calls in flight end first: they are the source machine's business.
+ * Calls in flight end first, as they belong to the machine that is left.
  *
  * Context: May sleep.
  */
@@ -1618,25 +1664,6 @@ static int hvpipe_reboot_notify(struct notifier_block *nb, unsigned long action,
 static struct notifier_block hvpipe_reboot_notifier = {
 	.notifier_call = hvpipe_reboot_notify,
 };
-
-/* The message that is announced now has its time from now on. */
-static int hvpipe_set_hold_after_ms(const char *val, const struct kernel_param *kp)
-{
-	int err = param_set_uint(val, kp);
-
-	if (!err && hvpipe_present)
-		hvpipe_await_reader(&hvpipe, NULL);
-	return err;
-}
-
-static const struct kernel_param_ops hvpipe_hold_after_ms_ops = {
-	.set = hvpipe_set_hold_after_ms,
-	.get = param_get_uint,
-};
-
-module_param_cb(hold_after_ms, &hvpipe_hold_after_ms_ops, &hvpipe.hold_after_ms, 0644);
-MODULE_PARM_DESC(hold_after_ms,
-		 "Have a handle hold a message that nobody read for so many ms, so that the pipe is free (0: never)");
 
 static int hvpipe_create_msg_cache(void)
 {
