@@ -340,19 +340,15 @@ static struct hvpipe hvpipe = {
 };
 
 /*
- * A test has a pipe of its own. The real one is never redirected to a test's
- * stubs: its interrupt or timer may run on top of the test's task.
+ * Queue the work; never postpone work that is already queued.
+ *
+ * Here and below a test's pipe is redirected to its stubs. The real one never
+ * is: its interrupt or timer can run on top of the test's task.
  */
-#define HVPIPE_STUB_REDIRECT(function, pipe, args...)				\
-do {										\
-	if ((pipe) != &hvpipe)							\
-		KUNIT_STATIC_STUB_REDIRECT(function, pipe, ##args);		\
-} while (0)
-
-/* Queue the work; never postpone work that is already queued. */
 static void hvpipe_queue_work(struct hvpipe *pipe, unsigned long delay)
 {
-	HVPIPE_STUB_REDIRECT(hvpipe_queue_work, pipe, delay);
+	if (pipe != &hvpipe)
+		KUNIT_STATIC_STUB_REDIRECT(hvpipe_queue_work, pipe, delay);
 
 	if (delay)
 		queue_delayed_work(system_long_wq, &pipe->work, delay);
@@ -426,7 +422,8 @@ static int hvpipe_errno(const char *function, s32 fwrc)
 
 static s32 rtas_ibm_send_hvpipe_msg(struct hvpipe *pipe, u32 source)
 {
-	HVPIPE_STUB_REDIRECT(rtas_ibm_send_hvpipe_msg, pipe, source);
+	if (pipe != &hvpipe)
+		KUNIT_STATIC_STUB_REDIRECT(rtas_ibm_send_hvpipe_msg, pipe, source);
 
 	return rtas_call(hvpipe_tokens.send, 2, 1, NULL, source, __pa(&pipe->area->list));
 }
@@ -501,16 +498,19 @@ static int hvpipe_finish_send(struct hvpipe *pipe, bool wait)
 
 	while (pipe->unfinished) {
 		fwrc = rtas_ibm_send_hvpipe_msg(pipe, pipe->unfinished);
-		if (!hvpipe_is_busy(fwrc))
+		if (!hvpipe_is_busy(fwrc)) {
 			pipe->unfinished = 0;
-		else if (time_after(jiffies, pipe->unfinished_until))
+			break;
+		}
+		if (time_after(jiffies, pipe->unfinished_until)) {
 			hvpipe_give_up_send(pipe);
-		else if (!wait)
+			break;
+		}
+		if (!wait)
 			return -EAGAIN;
-		else if (fatal_signal_pending(current))
+		if (fatal_signal_pending(current))
 			return -EINTR;
-		else
-			rtas_busy_delay(fwrc);
+		rtas_busy_delay(fwrc);
 	}
 	return 0;
 }
@@ -531,7 +531,8 @@ static s32 rtas_ibm_receive_hvpipe_msg(struct hvpipe *pipe,
 	u32 rets[2];
 	s32 fwrc;
 
-	HVPIPE_STUB_REDIRECT(rtas_ibm_receive_hvpipe_msg, pipe, received);
+	if (pipe != &hvpipe)
+		KUNIT_STATIC_STUB_REDIRECT(rtas_ibm_receive_hvpipe_msg, pipe, received);
 
 	fwrc = rtas_call(hvpipe_tokens.receive, 2, 3, rets, __pa(pipe->area->received),
 			 sizeof(pipe->area->received));
@@ -584,7 +585,8 @@ static int hvpipe_receive(struct hvpipe *pipe, struct hvpipe_received *received,
 
 static s32 rtas_check_exception_hvpipe(struct hvpipe *pipe)
 {
-	HVPIPE_STUB_REDIRECT(rtas_check_exception_hvpipe, pipe);
+	if (pipe != &hvpipe)
+		KUNIT_STATIC_STUB_REDIRECT(rtas_check_exception_hvpipe, pipe);
 
 	return rtas_call(hvpipe_tokens.check_exception, 6, 1, NULL,
 			 RTAS_VECTOR_EXTERNAL_INTERRUPT, pipe->irq,
@@ -594,7 +596,8 @@ static s32 rtas_check_exception_hvpipe(struct hvpipe *pipe)
 
 static s32 rtas_ibm_set_system_parameter_hvpipe(struct hvpipe *pipe)
 {
-	HVPIPE_STUB_REDIRECT(rtas_ibm_set_system_parameter_hvpipe, pipe);
+	if (pipe != &hvpipe)
+		KUNIT_STATIC_STUB_REDIRECT(rtas_ibm_set_system_parameter_hvpipe, pipe);
 
 	return rtas_call(rtas_function_token(RTAS_FN_IBM_SET_SYSTEM_PARAMETER), 2, 1, NULL,
 			 PAPR_SYSPARM_HVPIPE_ENABLE.token, __pa(&pipe->area->parameter));
@@ -718,7 +721,7 @@ static struct hvpipe_handle *hvpipe_find(struct hvpipe *pipe, u32 source)
 }
 
 /* Do @act to each handle. Interrupts are not off for longer than for one bucket. */
-static void hvpipe_for_each_handle(struct hvpipe *pipe,
+static void hvpipe_for_all_handles(struct hvpipe *pipe,
 				   void (*act)(struct hvpipe_handle *handle))
 {
 	struct hvpipe_handle *handle;
@@ -1509,7 +1512,7 @@ static void hvpipe_unlock_state(struct hvpipe *pipe)
 	 * is not woken below, sees the new state.
 	 */
 	smp_mb();
-	hvpipe_for_each_handle(pipe, hvpipe_wake_all);
+	hvpipe_for_all_handles(pipe, hvpipe_wake_all);
 }
 
 /**
@@ -1556,7 +1559,7 @@ static void hvpipe_enable(struct hvpipe *pipe)
 
 	hvpipe_lock_state(pipe);
 	if (test_bit(HVPIPE_DUE_ENABLE, &pipe->due)) {
-		hvpipe_for_each_handle(pipe, hvpipe_forget);
+		hvpipe_for_all_handles(pipe, hvpipe_forget);
 		fwrc = hvpipe_set_enable(pipe, true);
 		if (!hvpipe_is_busy(fwrc) && fwrc != RTAS_HARDWARE_ERROR)
 			clear_bit(HVPIPE_DUE_ENABLE, &pipe->due);
@@ -1566,8 +1569,8 @@ static void hvpipe_enable(struct hvpipe *pipe)
 			hvpipe_schedule(pipe, HVPIPE_DUE_PROBE);
 			pr_info("enabled\n");
 		} else {
-			pr_warn_ratelimited("enabling failed with status %d, next attempt %s\n", fwrc,
-					    test_bit(HVPIPE_DUE_ENABLE, &pipe->due) ?
+			pr_warn_ratelimited("enabling failed with status %d, next attempt %s\n",
+					    fwrc, test_bit(HVPIPE_DUE_ENABLE, &pipe->due) ?
 					    "soon" : "after the next migration");
 		}
 	}

@@ -486,6 +486,7 @@ static void suspend_busy(struct kunit *test)
 	struct hvpipe_test *fake = test->priv;
 	struct file *file = hvpipe_test_open(test, HMC1);
 	u8 *buf = hvpipe_test_buf(test);
+	ssize_t ret;
 
 	for (int i = 0; i < 4; i++) {
 		/* Sends that end well, or not; then receives that do. */
@@ -495,11 +496,8 @@ static void suspend_busy(struct kunit *test)
 		fake->meanwhile = NULL;
 		fake->thread = hvpipe_test_suspend;
 		hvpipe_test_status(fake, 9901, i & 1 ? 1000 : 3);
-		if (i < 2)
-			KUNIT_EXPECT_EQ(test, hvpipe_test_write(file, buf, 49), i & 1 ? -ENXIO : 49);
-		else
-			KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K),
-					i & 1 ? -ENXIO : HVPIPE_HDR_LEN + 10);
+		ret = i < 2 ? hvpipe_test_write(file, buf, 58) : hvpipe_test_read(file, buf, SZ_4K);
+		KUNIT_EXPECT_EQ(test, ret, i & 1 ? -ENXIO : 58);
 		hvpipe_test_status(fake, 0, 0);
 		KUNIT_EXPECT_GT(test, wait_for_completion_timeout(&fake->done, 10 * HZ), 0);
 		KUNIT_EXPECT_EQ(test, fake->pipe.state, HVPIPE_SUSPENDED);
