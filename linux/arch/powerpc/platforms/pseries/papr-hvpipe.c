@@ -1015,7 +1015,8 @@ static int hvpipe_read_failed(struct hvpipe_handle *handle, int err, bool doubtf
 /*
  * Receive the message that was announced for the handle. It goes straight to the
  * reader if it is for this handle, fits, and the buffer's pages are present;
- * else it is held. To hold each message would take 300 instructions more.
+ * else it is held. To hold each message first would take 36% more instructions
+ * for 64 bytes of payload and 80% more for 4048.
  *
  * Return: Bytes read, 0 to look again at what the handle has, -ENODATA when no
  *         message was pending, else -ve errno.
