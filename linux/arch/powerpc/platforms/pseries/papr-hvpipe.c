@@ -408,8 +408,6 @@ static int hvpipe_errno(const char *function, s32 fwrc)
 	switch (fwrc) {
 	case RTAS_INVALID_PARAMETER:
 		return -EINVAL;
-	case RTAS_HVPIPE_CLOSED:
-		return -EPIPE;
 	case RTAS_FUNC_NOT_SUPPORTED:
 		return -EOPNOTSUPP;
 	default:
@@ -464,9 +462,9 @@ static int hvpipe_send(struct hvpipe *pipe, u32 source, size_t len)
 		pipe->unfinished_until = jiffies + pipe->busy_timeout;
 		hvpipe_schedule(pipe, HVPIPE_DUE_SEND);
 	}
-	if (!again && fwrc)
-		again = hvpipe_errno("ibm,send-hvpipe-msg", fwrc);
-	return again;
+	if (again || !fwrc)
+		return again;
+	return fwrc == RTAS_HVPIPE_CLOSED ? -EPIPE : hvpipe_errno("ibm,send-hvpipe-msg", fwrc);
 }
 
 /* Count the unfinished send as given up. Nobody waits for its outcome. */
