@@ -36,7 +36,8 @@
  * enabled    DRAIN   A message that nobody reads was announced: receive it.
  * enabled    CHECK   A malformed event may have announced one: receive once.
  * enabled    PROBE   One may wait without an announcement: receive once.
- * enabled    HOLD    A reader left its message for hold_after_ms: receive it.
+ * enabled    TAKE    A reader was killed while firmware was busy, or left its
+ *                    message for hold_after_ms: receive it in its place.
  *
  * A handle's flags: ANNOUNCED, a message for it is pending; DOUBTFUL, that
  * message may be received already, so an error says that it is; LOST, the
@@ -216,7 +217,7 @@ enum {
 	HVPIPE_DUE_DRAIN,	/* receive a message that nobody reads */
 	HVPIPE_DUE_CHECK,	/* receive one that a malformed event may announce */
 	HVPIPE_DUE_PROBE,	/* receive one that may wait unannounced */
-	HVPIPE_DUE_HOLD,	/* receive one that its reader leaves for long */
+	HVPIPE_DUE_TAKE,	/* receive an announced one in its reader's place */
 };
 
 /**
@@ -458,7 +459,7 @@ static int hvpipe_send(struct hvpipe *pipe, u32 source, size_t len)
 		again = hvpipe_busy_delay(pipe, fwrc, &expires, &pipe->send_waiters);
 	} while (again > 0);
 	if (again == -EINTR) {
-		pipe->unfinished = source;
+		WRITE_ONCE(pipe->unfinished, source);
 		pipe->unfinished_until = jiffies + pipe->busy_timeout;
 		hvpipe_schedule(pipe, HVPIPE_DUE_SEND);
 	}
@@ -471,7 +472,7 @@ static int hvpipe_send(struct hvpipe *pipe, u32 source, size_t len)
 static void hvpipe_give_up_send(struct hvpipe *pipe)
 {
 	trace_papr_hvpipe_give_up(pipe->unfinished);
-	pipe->unfinished = 0;
+	WRITE_ONCE(pipe->unfinished, 0);
 	WRITE_ONCE(pipe->given_up, pipe->given_up + 1);
 }
 
@@ -497,7 +498,7 @@ static int hvpipe_finish_send(struct hvpipe *pipe, bool wait)
 	while (pipe->unfinished) {
 		fwrc = rtas_ibm_send_hvpipe_msg(pipe, pipe->unfinished);
 		if (!hvpipe_is_busy(fwrc)) {
-			pipe->unfinished = 0;
+			WRITE_ONCE(pipe->unfinished, 0);
 			break;
 		}
 		if (time_after(jiffies, pipe->unfinished_until)) {
@@ -506,8 +507,10 @@ static int hvpipe_finish_send(struct hvpipe *pipe, bool wait)
 		}
 		if (!wait)
 			return -EAGAIN;
-		if (fatal_signal_pending(current))
+		if (fatal_signal_pending(current)) {
+			hvpipe_schedule(pipe, HVPIPE_DUE_SEND);
 			return -EINTR;
+		}
 		rtas_busy_delay(fwrc);
 	}
 	return 0;
@@ -649,8 +652,8 @@ static void hvpipe_lock_receive(struct hvpipe *pipe)
 /*
  * hold_after_ms: the handle of a sleeping reader holds its message, so that the
  * pipe is free for the others. To leave this out, remove this part, the calls
- * of hvpipe_await_reader(), %HVPIPE_DUE_HOLD, and the members that begin with
- * hold_ of &struct hvpipe.
+ * of hvpipe_await_reader(), and the members of &struct hvpipe that begin with
+ * hold_.
  */
 
 /*
@@ -664,7 +667,7 @@ static void hvpipe_await_reader(struct hvpipe *pipe, const struct hvpipe_handle 
 	if (!ms)
 		return;
 	if (handle && READ_ONCE(handle->nr_held))
-		hvpipe_schedule(pipe, HVPIPE_DUE_HOLD);
+		hvpipe_schedule(pipe, HVPIPE_DUE_TAKE);
 	else
 		mod_timer(&pipe->hold_timer, jiffies + msecs_to_jiffies(ms));
 }
@@ -674,7 +677,7 @@ static void hvpipe_hold_expired(struct timer_list *timer)
 	struct hvpipe *pipe = container_of(timer, struct hvpipe, hold_timer);
 
 	if (READ_ONCE(pipe->hold_after_ms))
-		hvpipe_schedule(pipe, HVPIPE_DUE_HOLD);
+		hvpipe_schedule(pipe, HVPIPE_DUE_TAKE);
 }
 
 /* The time of the message that is announced now begins anew. */
@@ -789,9 +792,11 @@ static int hvpipe_prepare_spare(struct hvpipe *pipe)
 
 /*
  * Have the handle of its source hold the message in the receive buffer, or drop
- * the message if that source has no handle.
+ * the message if that source has no handle. @announced is the source whose
+ * announcement led to the receive, 0 if none did.
  */
-static void hvpipe_hold(struct hvpipe *pipe, const struct hvpipe_received *received)
+static void hvpipe_hold(struct hvpipe *pipe, const struct hvpipe_received *received,
+			u32 announced)
 {
 	struct hvpipe_msg *msg = pipe->spare;
 	struct hvpipe_handle *handle;
@@ -814,8 +819,12 @@ static void hvpipe_hold(struct hvpipe *pipe, const struct hvpipe_received *recei
 		WRITE_ONCE(pipe->nr_held, pipe->nr_held + 1);
 		hvpipe_wake(handle);
 		/* The next message may have been announced before this one was held. */
-		if (test_bit(HVPIPE_ANNOUNCED, &handle->flags))
+		if (test_bit(HVPIPE_ANNOUNCED, &handle->flags)) {
+			/* Or it was this one, which no announcement of its own took. */
+			if (announced != handle->source)
+				set_bit(HVPIPE_DOUBTFUL, &handle->flags);
 			hvpipe_await_reader(pipe, handle);
+		}
 	}
 	spin_unlock_irqrestore(&pipe->lock, flags);
 
@@ -827,7 +836,7 @@ static void hvpipe_hold(struct hvpipe *pipe, const struct hvpipe_received *recei
  * hvpipe_drain() - Receive a message in the place of its reader.
  * @pipe: The pipe.
  * @why:  %HVPIPE_DUE_DRAIN: a message waits that nobody reads.
- *        %HVPIPE_DUE_HOLD: the reader left an announced message for too long.
+ *        %HVPIPE_DUE_TAKE: the reader of an announced message does not come.
  *        %HVPIPE_DUE_CHECK: a malformed event may have announced a message.
  *        %HVPIPE_DUE_PROBE: a message may wait that was not announced.
  *
@@ -844,7 +853,7 @@ static int hvpipe_drain_locked(struct hvpipe *pipe, unsigned int why)
 {
 	struct hvpipe_received received;
 	struct hvpipe_handle *handle;
-	const bool asked = why == HVPIPE_DUE_DRAIN || why == HVPIPE_DUE_HOLD;
+	const bool asked = why == HVPIPE_DUE_DRAIN || why == HVPIPE_DUE_TAKE;
 	bool announced, doubtful;
 	u32 source;
 	int err;
@@ -863,7 +872,7 @@ static int hvpipe_drain_locked(struct hvpipe *pipe, unsigned int why)
 	handle = hvpipe_find(pipe, source);
 	announced = handle && test_bit(HVPIPE_ANNOUNCED, &handle->flags);
 	if ((!asked && announced) ||
-	    (why == HVPIPE_DUE_HOLD && (!announced || handle->nr_held >= HVPIPE_HOLD_MAX))) {
+	    (why == HVPIPE_DUE_TAKE && (!announced || handle->nr_held >= HVPIPE_HOLD_MAX))) {
 		spin_unlock_irq(&pipe->lock);
 		return 0;
 	}
@@ -881,7 +890,7 @@ static int hvpipe_drain_locked(struct hvpipe *pipe, unsigned int why)
 		hvpipe_doubt(pipe, 0);
 	switch (err) {
 	case 0:
-		hvpipe_hold(pipe, &received);
+		hvpipe_hold(pipe, &received, announced ? source : 0);
 		if (!announced || received.source == source)
 			return 0;
 		/* The announced message may still be pending, or not. */
@@ -909,7 +918,7 @@ static int hvpipe_drain_locked(struct hvpipe *pipe, unsigned int why)
 	else
 		hvpipe_schedule(pipe, doubtful ? HVPIPE_DUE_PROBE : HVPIPE_DUE_DRAIN);
 	spin_unlock_irq(&pipe->lock);
-	return err;
+	return why == HVPIPE_DUE_TAKE ? err : 0;
 }
 
 static int hvpipe_drain(struct hvpipe *pipe, unsigned int why)
@@ -995,8 +1004,8 @@ static int hvpipe_read_failed(struct hvpipe_handle *handle, int err, bool doubtf
 		hvpipe_announce(pipe, handle, doubtful);
 		return 0;
 	case -EINTR:
-		/* The hypervisor may still be in the call: somebody has to finish it. */
-		hvpipe_schedule(pipe, HVPIPE_DUE_DRAIN);
+		/* The hypervisor may still be in the call: the work has to finish it. */
+		hvpipe_schedule(pipe, HVPIPE_DUE_TAKE);
 		break;
 	default:
 		if (!doubtful)
@@ -1054,7 +1063,7 @@ static ssize_t hvpipe_read_pipe(struct hvpipe_handle *handle, struct iov_iter *t
 			return HVPIPE_HDR_LEN + received.len;
 		}
 	}
-	hvpipe_hold(pipe, &received);
+	hvpipe_hold(pipe, &received, handle->source);
 	return 0;
 }
 
@@ -1596,7 +1605,11 @@ static int hvpipe_do_due(struct hvpipe *pipe, unsigned int what)
 	case HVPIPE_DUE_EVENT:
 		return hvpipe_fetch_event(pipe, READ_ONCE(pipe->virq));
 	case HVPIPE_DUE_SEND:
-		mutex_lock(&rtas_ibm_send_hvpipe_msg_lock);
+		/* A sender that holds the lock finishes it, and may hold it for long. */
+		if (!READ_ONCE(pipe->unfinished))
+			return 0;
+		if (!mutex_trylock(&rtas_ibm_send_hvpipe_msg_lock))
+			return -EAGAIN;
 		err = hvpipe_finish_send(pipe, false);
 		mutex_unlock(&rtas_ibm_send_hvpipe_msg_lock);
 		return err;
@@ -1616,7 +1629,7 @@ static void hvpipe_work(struct work_struct *work)
 		hvpipe_enable(pipe);
 	if (test_bit(HVPIPE_DUE_ENABLE, &pipe->due))
 		failed = true;
-	for (unsigned int what = HVPIPE_DUE_EVENT; what <= HVPIPE_DUE_HOLD; what++) {
+	for (unsigned int what = HVPIPE_DUE_EVENT; what <= HVPIPE_DUE_TAKE; what++) {
 		if (test_and_clear_bit(what, &pipe->due) && hvpipe_do_due(pipe, what)) {
 			set_bit(what, &pipe->due);
 			failed = true;

@@ -577,7 +577,7 @@ static void killed_send_given_up(struct kunit *test)
 	struct file *two = hvpipe_test_open(test, HMC2);
 	u8 *buf = hvpipe_test_buf(test);
 
-	/* By the next send, by the work, and by a suspend. */
+	/* By the next send, by the work, which waits for no sender, and by a suspend. */
 	fake->pipe.busy_timeout = 1;
 	hvpipe_test_killed_write(test, one, 50, 1000);
 	KUNIT_EXPECT_EQ(test, hvpipe_test_write(two, buf, 60), 60);
@@ -585,6 +585,10 @@ static void killed_send_given_up(struct kunit *test)
 	hvpipe_test_work(fake);
 	hvpipe_test_killed_write(test, one, 50, 1000);
 	msleep(50);
+	mutex_lock(&rtas_ibm_send_hvpipe_msg_lock);
+	hvpipe_test_work(fake);
+	mutex_unlock(&rtas_ibm_send_hvpipe_msg_lock);
+	KUNIT_EXPECT_EQ(test, fake->pipe.given_up, 1);
 	hvpipe_test_work(fake);
 	KUNIT_EXPECT_EQ(test, fake->pipe.given_up, 2);
 	hvpipe_test_killed_write(test, one, 50, 1000);
@@ -615,6 +619,18 @@ static void killed_read(struct kunit *test)
 	hvpipe_test_work(fake);
 	KUNIT_EXPECT_EQ(test, fake->first, 1);
 	hvpipe_test_expect(test, file, 1, 10);
+
+	/* If another reader is faster, nothing is left to do. */
+	hvpipe_test_queue(fake, HMC1, 2, 20);
+	fake->kill = true;
+	hvpipe_test_status(fake, 9901, 1);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), -EINTR);
+	sigdelset(&current->pending.signal, SIGKILL);
+	clear_thread_flag(TIF_SIGPENDING);
+	hvpipe_test_expect(test, file, 2, 20);
+	fake->receives = 0;
+	hvpipe_test_work(fake);
+	KUNIT_EXPECT_EQ(test, fake->receives, 0);
 	hvpipe_test_expect_works(test, file, HMC1);
 	__fput_sync(file);
 }
@@ -962,6 +978,35 @@ static void late_announcement(struct kunit *test)
 	}
 	hvpipe_test_expect_works(test, file, HMC1);
 	__fput_sync(file);
+}
+
+/*
+ * An announcement that outlived its message receives another source's message: that
+ * source's own announcement then outlives it, and is no error either.
+ */
+static void late_announcement_misroutes(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *one = hvpipe_test_open(test, HMC1);
+	struct file *two = hvpipe_test_open(test, HMC2);
+	u8 *buf = hvpipe_test_buf(test);
+
+	hvpipe_disable(&fake->pipe, HVPIPE_SUSPENDED);
+	hvpipe_start(&fake->pipe);
+	fake->announced = true;
+	hvpipe_test_queue(fake, HMC1, 1, 10);
+	hvpipe_test_work(fake);
+	hvpipe_test_event(fake, HMC1, HVPIPE_EVENT_MSG);
+	hvpipe_test_expect(test, one, 1, 10);
+	fake->pipe.doubt_until = jiffies;
+	hvpipe_test_queue(fake, HMC2, 2, 20);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_read(one, buf, SZ_4K), 0);
+	hvpipe_test_expect(test, two, 2, 20);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_read(two, buf, SZ_4K), 0);
+	hvpipe_test_expect_works(test, one, HMC1);
+	hvpipe_test_expect_works(test, two, HMC2);
+	__fput_sync(one);
+	__fput_sync(two);
 }
 
 /* A real error is not taken for an empty pipe, but right after a probe: it is tried again then. */
@@ -1522,7 +1567,7 @@ static void hold_after(struct kunit *test)
 	hvpipe_test_expect(test, two, 4, 20);
 
 	/* The next ones of a reader that is behind do not wait. */
-	KUNIT_EXPECT_TRUE(test, test_bit(HVPIPE_DUE_HOLD, &fake->pipe.due));
+	KUNIT_EXPECT_TRUE(test, test_bit(HVPIPE_DUE_TAKE, &fake->pipe.due));
 	hvpipe_test_work(fake);
 	hvpipe_test_queue(fake, HMC1, 6, 10);
 	hvpipe_test_work(fake);
@@ -1555,10 +1600,10 @@ static void hold_behind(struct kunit *test)
 	hvpipe_test_queue(fake, HMC2, 4, 20);
 	hvpipe_test_expire(fake);
 	for (int i = 0; i < 2; i++) {
-		KUNIT_EXPECT_TRUE(test, test_bit(HVPIPE_DUE_HOLD, &fake->pipe.due));
+		KUNIT_EXPECT_TRUE(test, test_bit(HVPIPE_DUE_TAKE, &fake->pipe.due));
 		hvpipe_test_work(fake);
 	}
-	KUNIT_EXPECT_FALSE(test, test_bit(HVPIPE_DUE_HOLD, &fake->pipe.due));
+	KUNIT_EXPECT_FALSE(test, test_bit(HVPIPE_DUE_TAKE, &fake->pipe.due));
 	hvpipe_test_expect(test, two, 4, 20);
 	for (int i = 0; i < 3; i++)
 		hvpipe_test_expect(test, one, i, 10);
@@ -1695,6 +1740,7 @@ static struct kunit_case hvpipe_test_cases[] = {
 	KUNIT_CASE_PARAM(probe_after_enable, personality_gen_params),
 	KUNIT_CASE_PARAM(probe_once, personality_gen_params),
 	KUNIT_CASE_PARAM(late_announcement, personality_gen_params),
+	KUNIT_CASE_PARAM(late_announcement_misroutes, personality_gen_params),
 	KUNIT_CASE_PARAM(error_in_doubt, personality_gen_params),
 	KUNIT_CASE_PARAM(close_drains_later, personality_gen_params),
 	KUNIT_CASE_PARAM(receive_error, personality_gen_params),
