@@ -2,7 +2,7 @@
 #
 # The front door to the lab (python3 -m lab). Everything slow is kept in a cache outside the checkout.
 
-export LINUX_SRC QEMU_SRC HVPIPE_CACHE KERNEL SEED BASELINE DOCS
+export LINUX_SRC QEMU_SRC HVPIPE_CACHE KERNEL PERSONALITY SEED BASELINE DOCS
 
 PREFIX ?= /usr/local
 PYTHON := /usr/bin/python3
@@ -13,16 +13,18 @@ QUICK := $(patsubst %,tests/test_%.py,build unit kunit abi pipe)
 N ?= 100000
 CYCLES ?= 5
 SECONDS ?= 60
+RELEASE ?= bookworm
 
 .PHONY: help build run test quick soak migrate fuzz bench shell check format install series patches \
-	update clean packages
+	fresh update clean packages
 
 help:
 	@echo 'hvpipe: messages between an HMC and a partition through the hypervisor pipe'
 	@echo
 	@echo '  make run      the main job from nothing: build all, boot, exchange files both ways'
 	@echo '  make test     every test                        (TESTS="tests/test_pipe.py -k burst": some;'
-	@echo '                                                   KERNEL=vmlinux-debug: on a kernel that finds bugs)'
+	@echo '                                                   KERNEL=vmlinux-debug: on a kernel that finds bugs;'
+	@echo '                                                   PERSONALITY=strict=on: under the harshest firmware)'
 	@echo '  make quick    build what changed, then the tests that take a minute: unit, KUnit, ABI, pipe'
 	@echo '  make soak     long traffic with closes, kills and restarts, every message accounted for  (N=100000, SEED=)'
 	@echo '  make migrate  move the partition between two machines under traffic, every message accounted for'
@@ -37,6 +39,7 @@ help:
 	@echo '  make format   format the C code of user space'
 	@echo '  make install  library, tools, headers, man pages   (PREFIX=$(PREFIX), DESTDIR=)'
 	@echo '  make patches  refresh linux/ and qemu/ from the commits in the work trees of Linux and QEMU'
+	@echo '  make fresh    run and test in a new root of a Debian release (RELEASE=bookworm, TESTS=; as root)'
 	@echo '  make series   patch series for Linux and QEMU in build/series'
 	@echo '  make build    what run and test need, without running it'
 	@echo '  make update   forget the fetched sources; the next build takes the release'\''s newest'
@@ -91,6 +94,9 @@ format: packages
 
 series: packages
 	@$(LAB) series
+
+fresh:
+	@$(LAB) fresh $(RELEASE) --tests='$(TESTS)'
 
 patches: packages
 	@$(LAB) patches

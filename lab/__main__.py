@@ -27,6 +27,7 @@ COMMANDS = {
     "shell": "the partition and its HMC side by side in a terminal",
     "soak": "long traffic with closes, kills and restarts",
     "migrate": "move the partition between two machines under traffic",
+    "fresh": "try the README's two commands on a machine that has nothing",
     "fault": "inject faults into a running machine's hypervisor",
 }
 

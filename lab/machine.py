@@ -16,6 +16,7 @@ from .stream import LIMIT, Stream
 
 MACHINES = BUILD / "machines"   # NAME.qmp for each running machine: a link to a control socket, for `lab fault`
 KERNEL = os.environ.get("KERNEL") or "vmlinux"  # the kernel of partitions that name none
+PERSONALITY = os.environ.get("PERSONALITY", "")  # properties of every machine's pipe, such as "strict=on"
 INITRAMFS = BUILD / "initramfs.cpio.gz"
 
 
@@ -46,7 +47,7 @@ def source_sockets(place: Path, sources) -> dict[str, Path]:
 
 def qemu_command(place: Path, name: str, lines: dict[str, str], sources=(), echo=(), hvpipe=True, kernel=KERNEL,
                  initramfs=INITRAMFS, append="", options=(), smp=1, memory="1G", capable=True,
-                 personality="") -> list[str]:
+                 personality=PERSONALITY) -> list[str]:
     """The command that runs machine NAME, with its sockets for HMCs in PLACE.
 
     LINES are its character devices: console, agent, qmp and control, each with the chardev behind it. The last two are

@@ -62,7 +62,7 @@ def _as_root(*command: str) -> tuple[str, ...]:
     return command
 
 
-def _release_suites(step: Step) -> tuple[str, dict[str, str]]:
+def release_suites(step: Step) -> tuple[str, dict[str, str]]:
     """The host's release by its codename, and the addresses of its suites."""
     distribution, codename = _release()
     if distribution != "debian" or not codename:
@@ -82,7 +82,7 @@ def _release_suites(step: Step) -> tuple[str, dict[str, str]]:
 def _sources_list(step: Step) -> list[str]:
     """The lines of sources.list for the host's release."""
     # Small lists: busybox is the only foreign package, the kernel (for all architectures) comes with security updates.
-    _, suites = _release_suites(step)
+    _, suites = release_suites(step)
     native = output_of("dpkg", "--print-architecture").strip()
     signed = f" signed-by={KEYRING}" if KEYRING.exists() else ""
     lines = []
@@ -95,7 +95,7 @@ def _sources_list(step: Step) -> list[str]:
 
 def _newer_sources_list(step: Step) -> list[str]:
     """The lines of sources.list for NEWER_SUITE, which is where the host's release is."""
-    codename, suites = _release_suites(step)
+    codename, suites = release_suites(step)
     native = output_of("dpkg", "--print-architecture").strip()
     if not KEYRING.exists():
         raise LabError(f"sources: {KEYRING} is missing, which has the keys of {NEWER_SUITE}: install the package "
