@@ -20,8 +20,9 @@
 /* The last lines, so that repeated ones are not printed for ever. */
 static struct recent {
 	char *line;
-	int64_t printed_ms;
-	unsigned int repeated;
+	int64_t first_ms;
+	unsigned int printed;
+	unsigned int repeated;		/* and not printed */
 } recent[4];
 
 static volatile sig_atomic_t stopped_by;
@@ -44,7 +45,7 @@ static void print_repeated(void)
 	}
 }
 
-/* Print the line, or count it if it was printed a short time ago. */
+/* Print the line, or count it if it was printed often enough a short time ago. */
 static void print_line(const char *line)
 {
 	struct recent *place = recent;
@@ -57,18 +58,21 @@ static void print_line(const char *line)
 			place = one;
 			break;
 		}
-		if (one->printed_ms < place->printed_ms)
+		if (one->first_ms < place->first_ms)
 			place = one;
 	}
-	if (place->line && !strcmp(place->line, line) && now - place->printed_ms < REPORT_QUIET_MS) {
+	if (!place->line || strcmp(place->line, line) || now - place->first_ms >= REPORT_MS) {
+		print_repeated();
+		free(place->line);
+		*place = (struct recent) { .line = strdup(line), .first_ms = now };
+	}
+	if (place->printed == REPORT_MAX) {
 		place->repeated++;
 		return;
 	}
+	place->printed++;
 	print_repeated();
 	fprintf(stderr, "%s: %s\n", program_name, line);
-	free(place->line);
-	place->line = strdup(line);
-	place->printed_ms = now;
 }
 
 /* The escaped text, or NULL when there is no memory. */

@@ -35,10 +35,11 @@ enum escape {
 char *escape_text(const void *data, size_t len, enum escape mode);
 
 /*
- * One line on standard error, escaped. The same line again within REPORT_QUIET_MS is only counted: the count is shown
- * with the next line, or at the end.
+ * One line on standard error, escaped. Of the same line REPORT_MAX are printed in REPORT_MS. More are only counted: the
+ * count is shown with the next line, or at the end.
  */
-#define REPORT_QUIET_MS 10000
+#define REPORT_MAX 10
+#define REPORT_MS 10000
 void report(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 #define die(status, ...) \
