@@ -79,7 +79,7 @@ def test_no_hmc(lab, narrow):
     assert gone.status == 5
     assert "hmc1" in gone.stdout or "0x02000001" in gone.stdout
     hmc = lab.hmc(narrow, "hmc1", "echo")
-    assert narrow.check("printf hello | hvpipe send -r") == "-: hello\n"
+    assert narrow.check("printf hello | hvpipe send -r") == "hello\n"
     hmc.signal(signal.SIGTERM)
     assert hmc.wait() == 0
     assert narrow.run("printf x | hvpipe send").status == 5

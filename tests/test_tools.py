@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The tools from end to end: hvpipe in a partition and hvpipe-hmc beside it, and what must not break them.
+
+What needs no partition is tested beside the code, in tools/.
+"""
+
+import json
+import os
+
+from test_faults import INJECT
+from test_pipe import message_files
+
+
+def test_head_takes_one(lab, partition, tmp_path):
+    """`hvpipe recv | head -1`: recv receives no message that head does not print."""
+    files = []
+    for number in range(3):
+        path = tmp_path / str(number)
+        path.write_text(f"line {number}\n")
+        files.append(path)
+    reader = partition.serve("hmc1", "(hvpipe recv -n 3 2>/tmp/said; echo $? >/tmp/status) | head -1")
+    lab.hmc(partition, "hmc1", "send", *files).check()
+    assert reader.check() == "line 0\n"
+    assert partition.check("cat /tmp/said /tmp/status") == "hvpipe: standard output: nobody reads it any more\n1\n"
+
+
+def test_poisonous_names(lab, partition, tmp_path):
+    """A partition sends files whose names no file can have, then a good one: the HMC refuses those and stores this."""
+    inbox = tmp_path / "inbox"
+    (inbox / "dir").mkdir(parents=True)
+    hmc = lab.hmc(partition, "hmc1", "recv", "-d", inbox, "-n", "1")
+    for name in ("dir", ".bashrc", ".x.part", "..", "/\\033[2J", "a\\302\\2332J"):
+        sent = partition.run(f"printf 'FILE 1 0 {name}\\nx' | hvpipe send")
+        assert sent.status == 5, sent.stdout
+    partition.check("printf good >/tmp/good; hvpipe send -f /tmp/good")
+    assert hmc.wait() == 1
+    assert (inbox / "good").read_text() == "good"
+    assert sorted(os.listdir(inbox)) == ["dir", "good"]
+    assert "\x1b" not in hmc.said() and "\x9b" not in hmc.said()
+
+
+def test_failed_command_sends_nothing(lab, partition, tmp_path):
+    """`listen` sends nothing of a command that fails, hangs or prints without end; --on-failure says what goes instead."""
+    for name, text in (("fail", "echo partial; exit 3"), ("hang", "echo partial; sleep 60"), ("much", "yes"),
+                       ("background", "sleep 60 & echo done")):
+        (tmp_path / name).write_text(text)
+    listener = partition.serve("hmc1", "hvpipe listen -x sh -T 1 -F failed")
+    said = lab.hmc(partition, "hmc1", "send", "--reply",
+                   *(tmp_path / name for name in ("fail", "hang", "much", "background"))).check()
+    assert [line.split(": ")[1] for line in said.splitlines() if ": " in line and line.startswith(str(tmp_path))] == \
+        ["failed", "failed", "failed", "done"]
+    listener.stop()
+
+
+def test_receive_errors(lab, partition, tmp_path):
+    """The hypervisor fails two receives: `recv` tries again, and gets each message once."""
+    reader = partition.serve("hmc1", "hvpipe recv -n 3")
+    partition.qmp.set(*INJECT, "receive:status=-1,count=2")
+    try:
+        files = message_files(tmp_path, 3)
+        lab.hmc(partition, "hmc1", "send", *files).check()
+        assert reader.wait().output.endswith(b"".join(path.read_bytes() for path in files))
+    finally:
+        partition.qmp.set(*INJECT, "")
+
+
+def test_doctor(lab, partition):
+    """The doctor finds the pipe well, opens no source, and says who holds one; with -s it says that it is held."""
+    found = json.loads(partition.check("hvpipe doctor --json"))
+    assert found["worst"] == "ok"
+    assert {"firmware", "calls", "events", "driver", "device", "pipe", "holders"} <= \
+        {finding["check"] for finding in found["findings"]}
+    reader = partition.serve("hmc1", "hvpipe recv")
+    assert "(hvpipe) holds hmc1" in partition.check("hvpipe doctor")
+    held = partition.run("hvpipe doctor -s hmc1")
+    assert held.status == 9 and "held by another process" in held.stdout
+    reader.stop()
+    report = partition.check("rm -f /tmp/report; hvpipe doctor -o /tmp/report >/dev/null; cat /tmp/report")
+    assert "ibm,hypervisor-pipe-capable" in report and "papr-hvpipe: enabled" in report
+
+
+def test_doctor_without_pipe(lab):
+    """Without a pipe the doctor says that the hypervisor has none, and ends with the status of an error."""
+    partition = lab.partition(name="no-pipe", hvpipe=False)
+    found = partition.run("hvpipe doctor")
+    assert found.status == 1 and "the hypervisor offers this partition no pipe" in found.stdout
+
+
+def test_full_disk(partition):
+    """Output that cannot be written is a failure."""
+    for command in ("status", "doctor", "--help", "-V", "help"):
+        assert partition.run(f"hvpipe {command} >/dev/full").status == 1, command
