@@ -78,7 +78,7 @@ static void run(struct outcome *outcome, struct input in, bool whole)
 
 	/* As connected: the hello is out. What on_input() does with the socket's bytes is done here. */
 	link->phase = PHASE_HELLO;
-	while (len && (link->phase == PHASE_HELLO || link->phase == PHASE_UP) && !link->left) {
+	while (len && (link->phase == PHASE_HELLO || link->phase == PHASE_UP) && !link->message_unanswered) {
 		size_t room = sizeof(link->in) - link->in_len, n = whole ? len : piece(&seed, len);
 
 		CHECK(room);
@@ -88,7 +88,7 @@ static void run(struct outcome *outcome, struct input in, bool whole)
 		next += n;
 		len -= n;
 		take_frames(link);
-		CHECK(link->in_len <= HVPIPE_LINK_MAX_FRAME || link->left);
+		CHECK(link->in_len <= HVPIPE_LINK_MAX_FRAME || link->message_unanswered);
 	}
 	fill(link);
 
