@@ -40,7 +40,7 @@ def test_poisonous_names(lab, partition, tmp_path):
 
 
 def test_failed_command_sends_nothing(lab, partition, tmp_path):
-    """`listen` sends nothing of a command that fails, hangs or prints without end; --on-failure says what goes instead."""
+    """`listen` sends nothing of a command that fails, hangs or prints without end, but the text of --on-failure."""
     for name, text in (("fail", "echo partial; exit 3"), ("hang", "echo partial; sleep 60"), ("much", "yes"),
                        ("background", "sleep 60 & echo done")):
         (tmp_path / name).write_text(text)
