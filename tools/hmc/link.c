@@ -678,16 +678,17 @@ static gboolean on_silence(gpointer user)
 	return G_SOURCE_REMOVE;
 }
 
-/* True if another try cannot succeed: somebody has to mend it first. */
-static bool is_permanent(const struct endpoint *endpoint, const GError *error)
+/* Why no other try can succeed until somebody mends it, or NULL. */
+static const char *permanent_reason(const struct endpoint *endpoint, const GError *error)
 {
 	struct stat st;
 
 	if (g_error_matches(error, G_IO_ERROR, G_IO_ERROR_PERMISSION_DENIED))
-		return true;
-	return G_IS_UNIX_SOCKET_ADDRESS(endpoint->target) &&
-	       !stat(g_unix_socket_address_get_path(G_UNIX_SOCKET_ADDRESS(endpoint->target)), &st) &&
-	       !S_ISSOCK(st.st_mode);
+		return error->message;
+	if (G_IS_UNIX_SOCKET_ADDRESS(endpoint->target) &&
+	    !stat(g_unix_socket_address_get_path(G_UNIX_SOCKET_ADDRESS(endpoint->target)), &st) && !S_ISSOCK(st.st_mode))
+		return "not a socket";
+	return NULL;
 }
 
 static void on_connected(GObject *client, GAsyncResult *result, gpointer user)
@@ -696,6 +697,7 @@ static void on_connected(GObject *client, GAsyncResult *result, gpointer user)
 	GError *error = NULL;
 	uint8_t hello[HVPIPE_LINK_MAX_FRAME];
 	HvpipeLinkHmcState s = our_state(link);
+	const char *reason;
 	GSocket *socket;
 
 	link->connection = g_socket_client_connect_finish(G_SOCKET_CLIENT(client), result, &error);
@@ -706,13 +708,10 @@ static void on_connected(GObject *client, GAsyncResult *result, gpointer user)
 		g_clear_error(&error);
 		return;
 	}
-	if (!link->connection && is_permanent(current_endpoint(link), error)) {
-		if (g_error_matches(error, G_IO_ERROR, G_IO_ERROR_PERMISSION_DENIED))
-			g_prefix_error(&error, "%s: ", hmc_link_address(link));
-		else
-			error->message = (g_free(error->message),
-					  g_strdup_printf("%s: not a socket", hmc_link_address(link)));
-		fail(link, error);
+	reason = link->connection ? NULL : permanent_reason(current_endpoint(link), error);
+	if (reason) {
+		fail(link, g_error_new(G_IO_ERROR, G_IO_ERROR_FAILED, "%s: %s", hmc_link_address(link), reason));
+		g_clear_error(&error);
 		return;
 	}
 	if (!link->connection && link->tries + 1 < link->endpoints->len) {
