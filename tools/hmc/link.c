@@ -686,7 +686,8 @@ static const char *permanent_reason(const struct endpoint *endpoint, const GErro
 	if (g_error_matches(error, G_IO_ERROR, G_IO_ERROR_PERMISSION_DENIED))
 		return error->message;
 	if (G_IS_UNIX_SOCKET_ADDRESS(endpoint->target) &&
-	    !stat(g_unix_socket_address_get_path(G_UNIX_SOCKET_ADDRESS(endpoint->target)), &st) && !S_ISSOCK(st.st_mode))
+	    !stat(g_unix_socket_address_get_path(G_UNIX_SOCKET_ADDRESS(endpoint->target)), &st) &&
+	    !S_ISSOCK(st.st_mode))
 		return "not a socket";
 	return NULL;
 }
