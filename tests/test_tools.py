@@ -18,7 +18,7 @@ def test_head_takes_one(lab, partition, tmp_path):
         path = tmp_path / str(number)
         path.write_text(f"line {number}\n")
         files.append(path)
-    reader = partition.serve("hmc1", "(hvpipe recv -n 3 2>/tmp/said; echo $? >/tmp/status) | head -1")
+    reader = partition.serve("hmc1", "sh -c '(hvpipe recv -n 3 2>/tmp/said; echo $? >/tmp/status) | head -1'")
     lab.hmc(partition, "hmc1", "send", *files).check()
     assert reader.check() == "line 0\n"
     assert partition.check("cat /tmp/said /tmp/status") == "hvpipe: standard output: nobody reads it any more\n1\n"
