@@ -91,6 +91,7 @@
 #include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
+#include <linux/suspend.h>
 #include <linux/timer.h>
 #include <linux/uaccess.h>
 #include <linux/uio.h>
@@ -246,6 +247,7 @@ enum {
  * @due:     What the work has to do: HVPIPE_DUE_* bits.
  * @work:    Does what is due.
  * @retry:   The work's backoff, in jiffies.
+ * @pm_notifier: Called before and after a hibernation.
  * @announced: Source of the message that was announced last.
  * @doubt_until: Until then, in jiffies, the message of an announcement may be
  *           received already.
@@ -273,6 +275,7 @@ struct hvpipe {
 	unsigned long due;
 	struct delayed_work work;
 	unsigned long retry;
+	struct notifier_block pm_notifier;
 	u32 announced;
 	unsigned long doubt_until;
 	unsigned int hold_after_ms;
@@ -328,6 +331,7 @@ static struct {
 	s32 check_exception;
 } hvpipe_tokens __ro_after_init;
 
+static int hvpipe_pm_notify(struct notifier_block *nb, unsigned long action, void *data);
 static void hvpipe_work(struct work_struct *work);
 static void hvpipe_hold_expired(struct timer_list *timer);
 
@@ -337,6 +341,7 @@ static struct hvpipe hvpipe = {
 	.area = &hvpipe_area,
 	.work = __DELAYED_WORK_INITIALIZER(hvpipe.work, hvpipe_work, 0),
 	.retry = HVPIPE_RETRY_MIN,
+	.pm_notifier.notifier_call = hvpipe_pm_notify,
 	.hold_timer = __TIMER_INITIALIZER(hvpipe_hold_expired, 0),
 };
 
@@ -833,7 +838,7 @@ static void hvpipe_hold(struct hvpipe *pipe, const struct hvpipe_received *recei
 }
 
 /**
- * hvpipe_drain() - Receive a message in the place of its reader.
+ * hvpipe_drain_locked() - Receive a message in the place of its reader.
  * @pipe: The pipe.
  * @why:  %HVPIPE_DUE_DRAIN: a message waits that nobody reads.
  *        %HVPIPE_DUE_TAKE: the reader of an announced message does not come.
@@ -1669,8 +1674,23 @@ void papr_hvpipe_resume(void)
 		hvpipe_start(&hvpipe);
 }
 
-static int hvpipe_reboot_notify(struct notifier_block *nb, unsigned long action,
-				void *data)
+/*
+ * Release the pipe also when the partition suspends by itself: a write to
+ * /sys/devices/system/power/hibernate has ibm,suspend-me called. This comes
+ * before user space is frozen, which a task in a busy call could not be.
+ */
+static int hvpipe_pm_notify(struct notifier_block *nb, unsigned long action, void *data)
+{
+	struct hvpipe *pipe = container_of(nb, struct hvpipe, pm_notifier);
+
+	if (action == PM_SUSPEND_PREPARE || action == PM_HIBERNATION_PREPARE)
+		hvpipe_disable(pipe, HVPIPE_SUSPENDED);
+	else if (action == PM_POST_SUSPEND || action == PM_POST_HIBERNATION)
+		hvpipe_start(pipe);
+	return NOTIFY_DONE;
+}
+
+static int hvpipe_reboot_notify(struct notifier_block *nb, unsigned long action, void *data)
 {
 	hvpipe_disable(&hvpipe, HVPIPE_DISABLED);
 	return NOTIFY_DONE;
@@ -1726,6 +1746,7 @@ static int __init hvpipe_init(void)
 		goto free;
 	hvpipe_present = true;
 	register_reboot_notifier(&hvpipe_reboot_notifier);
+	register_pm_notifier(&hvpipe.pm_notifier);
 	request_event_sources_irqs(events, hvpipe_interrupt, "HVPIPE");
 
 	hvpipe_start(&hvpipe);

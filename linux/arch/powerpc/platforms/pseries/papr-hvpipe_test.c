@@ -1372,6 +1372,22 @@ static void suspended_refuses(struct kunit *test)
 	__fput_sync(two);
 }
 
+/* A hibernation suspends the pipe as a migration does. */
+static void hibernation(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *file = hvpipe_test_open(test, HMC1);
+
+	hvpipe_pm_notify(&fake->pipe.pm_notifier, PM_SUSPEND_PREPARE, NULL);
+	KUNIT_EXPECT_FALSE(test, fake->enabled);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_poll(file), POLLRDHUP);
+	hvpipe_pm_notify(&fake->pipe.pm_notifier, PM_POST_SUSPEND, NULL);
+	KUNIT_EXPECT_TRUE(test, fake->enabled);
+	hvpipe_test_work(fake);
+	hvpipe_test_expect_works(test, file, HMC1);
+	__fput_sync(file);
+}
+
 /* While the pipe is suspended, poll promises nothing that read refuses. */
 static void suspended_poll(struct kunit *test)
 {
@@ -1754,6 +1770,7 @@ static struct kunit_case hvpipe_test_cases[] = {
 	KUNIT_CASE_PARAM(event_malformed, personality_gen_params),
 	KUNIT_CASE_PARAM(event_busy, personality_gen_params),
 	KUNIT_CASE_PARAM(suspended_refuses, personality_gen_params),
+	KUNIT_CASE_PARAM(hibernation, personality_gen_params),
 	KUNIT_CASE_PARAM(suspended_poll, personality_gen_params),
 	KUNIT_CASE_PARAM(resume_forgets, personality_gen_params),
 	KUNIT_CASE_PARAM(enable_retried, personality_gen_params),
