@@ -187,12 +187,14 @@ def test_held_message(pipe):
     assert waiting.check() == steps
 
 
-FAILURES = [f"set-system-parameter:status={status}" for status in ("-1", "-3", "-7", "-9002", "-9999", "1")]
+PASSING = ["set-system-parameter:status=-1"]
+REFUSALS = [f"set-system-parameter:status={status}" for status in ("-3", "-7", "-9002", "-9999", "1")]
+FAILURES = [*PASSING, *REFUSALS]
 BUSY = [f"set-system-parameter:{words}" for words in ("status=-2,count=50", "status=9900,count=5",
                                                       "status=9901,count=3", "status=9902")]
 
 
-@pytest.mark.parametrize("operation,fault", pairs(["resume"], FAILURES))
+@pytest.mark.parametrize("operation,fault", pairs(["resume"], PASSING))
 def test_enable_fails(pipe, operation, fault):
     """While firmware refuses to enable the pipe calls fail with ENXIO and poll reports RDHUP, until a retry
     succeeds."""
@@ -216,7 +218,7 @@ def test_enable_fails(pipe, operation, fault):
     assert waiting.check() == steps
 
 
-@pytest.mark.parametrize("operation,fault", pairs(["resume"], FAILURES))
+@pytest.mark.parametrize("operation,fault", pairs(["resume"], PASSING))
 def test_enable_retried(lab, pipe, operation, fault):
     """Firmware refuses three times: the driver retries by itself, and a receiver only waits longer."""
     hmc = console_hmc(lab, pipe)
@@ -229,6 +231,22 @@ def test_enable_retried(lab, pipe, operation, fault):
     said = reader.check()
     assert said.endswith("hello") and said.count("hello") == 1
     assert switches(pipe, suspension.mark) == "01"
+
+
+@pytest.mark.parametrize("operation,fault", pairs(["resume"], REFUSALS))
+def test_enable_refused(pipe, operation, fault):
+    """A refusal that will not pass is not retried: the pipe stays off until the partition resumes once more."""
+    suspension = suspend(pipe)
+    pipe.inject(fault)
+    suspension.wake()
+    pipe.partition.check("until dmesg | grep -q 'next attempt after'; do sleep 0.1; done; dmesg -c >/dev/null; sleep 1")
+    assert pipe_state(pipe) == "suspended"
+    assert pipe.run("open3") == "open3=ENXIO"
+    assert switches(pipe, suspension.mark) == "0"
+    suspension = suspend(pipe)
+    suspension.wake()
+    steps = "open1 ready1 write1 take1=1.1 close1"
+    assert pipe.run(steps) == steps
 
 
 @pytest.mark.parametrize("operation,fault", pairs(["resume"], BUSY))
