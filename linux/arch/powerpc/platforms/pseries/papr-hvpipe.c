@@ -1005,9 +1005,7 @@ static int hvpipe_read_failed(struct hvpipe_handle *handle, int err, bool doubtf
 	case -EBADMSG:
 		return -EIO;
 	case -EBUSY:
-		/* Somebody waits for the lock. The call goes on after that. */
-		hvpipe_announce(pipe, handle, doubtful);
-		return 0;
+		break;
 	case -EINTR:
 		/* The hypervisor may still be in the call: the work has to finish it. */
 		hvpipe_schedule(pipe, HVPIPE_DUE_TAKE);
@@ -1031,7 +1029,8 @@ static int hvpipe_read_failed(struct hvpipe_handle *handle, int err, bool doubtf
  * for 64 bytes of payload and 80% more for 4048.
  *
  * Return: Bytes read, 0 to look again at what the handle has, -ENODATA when no
- *         message was pending, else -ve errno.
+ *         message was pending, -EBUSY to go on when others had the lock, else
+ *         -ve errno.
  */
 static ssize_t hvpipe_read_pipe(struct hvpipe_handle *handle, struct iov_iter *to)
 {
@@ -1126,6 +1125,10 @@ static ssize_t hvpipe_handle_read_iter(struct kiocb *iocb, struct iov_iter *to)
 			ret = hvpipe_read_pipe(handle, to);
 			mutex_unlock(&rtas_ibm_receive_hvpipe_msg_lock);
 		}
+		if (ret == -EBUSY) {
+			schedule_timeout_killable(1);
+			ret = 0;
+		}
 		if (ret == -ENODATA)
 			ret = hvpipe_read_loss(handle, to);
 	} while (!ret && !fatal_signal_pending(current));
@@ -1139,7 +1142,8 @@ static ssize_t hvpipe_handle_read_iter(struct kiocb *iocb, struct iov_iter *to)
 /*
  * Send a payload from user memory, whose pages have to be present.
  *
- * Return: 0, -EFAULT if a page was missing, else -ve errno.
+ * Return: 0, -EFAULT if a page was missing, -EBUSY to go on when a change of state
+ *         had the lock, else -ve errno.
  */
 static int hvpipe_write_pipe(struct hvpipe_handle *handle, struct iov_iter *from, size_t len)
 {
@@ -1168,7 +1172,9 @@ static int hvpipe_write_pipe(struct hvpipe_handle *handle, struct iov_iter *from
 		WRITE_ONCE(handle->sent, handle->sent + 1);
 		WRITE_ONCE(handle->sent_bytes, handle->sent_bytes + len);
 	}
-	return err == -EBUSY ? -ENXIO : err;
+	if (err == -EBUSY)
+		iov_iter_revert(from, len);
+	return err;
 }
 
 static ssize_t hvpipe_handle_write_iter(struct kiocb *iocb, struct iov_iter *from)
@@ -1189,8 +1195,11 @@ static ssize_t hvpipe_handle_write_iter(struct kiocb *iocb, struct iov_iter *fro
 			return -EINTR;
 		err = hvpipe_write_pipe(handle, from, len);
 		mutex_unlock(&rtas_ibm_send_hvpipe_msg_lock);
-	} while (err == -EFAULT && !fault_in_iov_iter_readable(from, len) &&
-		 ++tries < HVPIPE_PAGE_TRIES);
+		if (err == -EBUSY)
+			schedule_timeout_killable(1);
+	} while (err == -EBUSY ||
+		 (err == -EFAULT && !fault_in_iov_iter_readable(from, len) &&
+		  ++tries < HVPIPE_PAGE_TRIES));
 	return err ?: count;
 }
 
