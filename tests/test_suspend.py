@@ -154,9 +154,9 @@ def test_sender(lab, pipe, tmp_path):
 
 
 def test_stalled_send(lab, pipe):
-    """A send to a stalled HMC is given up after ten seconds, so that the partition can be suspended. It is repeated
-    after the suspension and arrives once."""
-    hmc = lab.hmc(pipe.partition, "hmc4", "recv", "-n", "2")
+    """A send to a stalled HMC is given up after ten seconds, so that the partition can be suspended, which leaves it in
+    doubt. It is repeated after the suspension and arrives again."""
+    hmc = lab.hmc(pipe.partition, "hmc4", "recv", "-n", "3")
     hmc.err.wait_for("connected to")
     hmc.signal(signal.SIGSTOP)
     mark = pipe.partition.hypervisor.size
@@ -168,7 +168,7 @@ def test_stalled_send(lab, pipe):
     hmc.signal(signal.SIGCONT)
     assert sender.check() == "hvpipe: hmc4: the pipe is suspended, waiting; the message may arrive twice\n"
     pipe.partition.check("printf next | hvpipe -s hmc4 send")
-    assert hmc.check() == "latenext"
+    assert hmc.check() == "latelatenext"
 
 
 def test_held_message(pipe):
