@@ -7,7 +7,7 @@ What needs no partition is tested beside the code, in tools/.
 import json
 import os
 
-from test_faults import INJECT
+from faults import INJECT
 from test_pipe import message_files
 
 
