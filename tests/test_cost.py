@@ -17,11 +17,11 @@ from lab import KERNEL
 
 # Part and rows of bench/bench.c: Linux 6.12.117, partition.config, gcc 12
 COST = {
-    "messages 64": {"send": 1307, "send-event": 3639, "receive": 1426, "receive-event": 3756, "round-trip": 6266},
-    "messages 4048": {"send": 2291, "receive": 2396},
-    "wakeup": {"wakeup": 7193},
-    "handles 1": {"create": 2055, "close": 1662},
-    "handles 4096": {"create": 2055, "close": 1662, "first-send-event": 3637, "last-receive": 1426},
+    "messages 64": {"send": 1309, "send-event": 3660, "receive": 1441, "receive-event": 3791, "round-trip": 6301},
+    "messages 4048": {"send": 2293, "receive": 2412},
+    "wakeup": {"wakeup": 7211},
+    "handles 1": {"create": 2154, "close": 1676},
+    "handles 4096": {"create": 2154, "close": 1678, "first-send-event": 3660, "last-receive": 1441},
 }
 
 
