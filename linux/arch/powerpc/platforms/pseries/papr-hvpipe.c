@@ -34,7 +34,8 @@
  * enabled    EVENT   Firmware did not yield an event: fetch it with backoff.
  * enabled    SEND    A killed caller left a busy send: finish it within 10 s.
  * enabled    DRAIN   A message that nobody reads was announced: receive it.
- * enabled    CHECK   A malformed event may have announced one: receive once.
+ * enabled    CHECK   A malformed or doubtful event may announce one: receive
+ *                    once, and if that fails probe.
  * enabled    PROBE   One may wait without an announcement: receive once.
  * enabled    TAKE    A reader was killed while firmware was busy, or left its
  *                    message for hold_after_ms: receive it in its place.
@@ -216,7 +217,7 @@ enum {
 	HVPIPE_DUE_EVENT,	/* fetch the event that firmware did not yield */
 	HVPIPE_DUE_SEND,	/* finish the send that its caller abandoned */
 	HVPIPE_DUE_DRAIN,	/* receive a message that nobody reads */
-	HVPIPE_DUE_CHECK,	/* receive one that a malformed event may announce */
+	HVPIPE_DUE_CHECK,	/* receive one that an event may have announced */
 	HVPIPE_DUE_PROBE,	/* receive one that may wait unannounced */
 	HVPIPE_DUE_TAKE,	/* receive an announced one in its reader's place */
 };
@@ -769,6 +770,13 @@ static void hvpipe_doubt(struct hvpipe *pipe, unsigned long time)
 	WRITE_ONCE(pipe->doubt_until, jiffies + time);
 }
 
+/* Nothing is pending, as it seems, unless firmware failed just now: try once more. */
+static void hvpipe_probe_later(struct hvpipe *pipe)
+{
+	set_bit(HVPIPE_DUE_PROBE, &pipe->due);
+	hvpipe_queue_work(pipe, HVPIPE_RETRY_MIN);
+}
+
 static bool hvpipe_in_doubt(struct hvpipe *pipe)
 {
 	return time_before(jiffies, READ_ONCE(pipe->doubt_until));
@@ -842,14 +850,15 @@ static void hvpipe_hold(struct hvpipe *pipe, const struct hvpipe_received *recei
  * @pipe: The pipe.
  * @why:  %HVPIPE_DUE_DRAIN: a message waits that nobody reads.
  *        %HVPIPE_DUE_TAKE: the reader of an announced message does not come.
- *        %HVPIPE_DUE_CHECK: a malformed event may have announced a message.
+ *        %HVPIPE_DUE_CHECK: a malformed or doubtful event may announce one.
  *        %HVPIPE_DUE_PROBE: a message may wait that was not announced.
  *
  * The handle of the message's source holds it; without one it is dropped.
  *
  * An announcement that stands is taken over first: it would outlive its message
- * otherwise. A check or a probe leaves it to the reader instead. An error means
- * that nothing is pending if nothing was announced for certain.
+ * otherwise. A check or a probe leaves it to the reader instead, unless it is
+ * doubtful. If nothing was announced for certain, an error means that nothing is
+ * pending; but for a probe, one more attempt is made.
  *
  * Context: May sleep. The receive lock is held.
  * Return: 0 when there is no more to do, else -ve errno: try again.
@@ -876,7 +885,7 @@ static int hvpipe_drain_locked(struct hvpipe *pipe, unsigned int why)
 	source = pipe->announced;
 	handle = hvpipe_find(pipe, source);
 	announced = handle && test_bit(HVPIPE_ANNOUNCED, &handle->flags);
-	if ((!asked && announced) ||
+	if ((!asked && announced && !test_bit(HVPIPE_DOUBTFUL, &handle->flags)) ||
 	    (why == HVPIPE_DUE_TAKE && (!announced || handle->nr_held >= HVPIPE_HOLD_MAX))) {
 		spin_unlock_irq(&pipe->lock);
 		return 0;
@@ -909,8 +918,11 @@ static int hvpipe_drain_locked(struct hvpipe *pipe, unsigned int why)
 	case -EBUSY:
 		break;
 	default:
-		if (doubtful)
+		if (doubtful) {
+			if (why != HVPIPE_DUE_PROBE)
+				hvpipe_probe_later(pipe);
 			return 0;
+		}
 	}
 	if (!announced)
 		return err;
@@ -1013,9 +1025,7 @@ static int hvpipe_read_failed(struct hvpipe_handle *handle, int err, bool doubtf
 	default:
 		if (!doubtful)
 			break;
-		/* Nothing is pending, unless firmware failed just now. */
-		set_bit(HVPIPE_DUE_PROBE, &pipe->due);
-		hvpipe_queue_work(pipe, HVPIPE_RETRY_MIN);
+		hvpipe_probe_later(pipe);
 		return -ENODATA;
 	}
 	hvpipe_announce(pipe, handle, doubtful);
@@ -1461,7 +1471,7 @@ static void hvpipe_dispatch_event(struct hvpipe *pipe, const struct hvpipe_event
 			hvpipe_wake(handle);
 		}
 	} else if (type & HVPIPE_EVENT_MSG) {
-		hvpipe_schedule(pipe, hvpipe_in_doubt(pipe) ? HVPIPE_DUE_PROBE : HVPIPE_DUE_DRAIN);
+		hvpipe_schedule(pipe, hvpipe_in_doubt(pipe) ? HVPIPE_DUE_CHECK : HVPIPE_DUE_DRAIN);
 	}
 }
 
