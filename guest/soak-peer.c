@@ -54,8 +54,8 @@ struct memory {
 	volatile uint32_t bad;	    /* messages that were never sent to us, or came out of order */
 	volatile uint32_t ranges;   /* entries in range */
 	volatile uint32_t reopened, refused, lost, recovered, runs, suspended;
-	volatile uint32_t doubled;	/* repeats of messages in doubt */
-	volatile uint32_t doubts;	/* entries in doubt */
+	volatile uint32_t doubled; /* repeats of messages in doubt */
+	volatile uint32_t doubts;  /* entries in doubt */
 	uint32_t unknowns[UNKNOWN];
 	struct doubt doubt[DOUBTS];
 	struct range range[RANGES]; /* numbers received, in the order they came */
@@ -181,7 +181,7 @@ static uint32_t identify(const char *data, uint32_t len, uint32_t last)
 /* True if @number is a repeat that is allowed: an echo may answer once more for each send that failed. */
 static int is_repeat(uint32_t number)
 {
-	for (uint32_t i = direction == 'P' ? memory->doubts : 0; number && i--; ) {
+	for (uint32_t i = direction == 'P' ? memory->doubts : 0; number && i--;) {
 		struct doubt *doubt = memory->doubt + i;
 
 		if (doubt->number == number)
@@ -198,7 +198,7 @@ static void note_doubt(void)
 	if (memory->doubts && doubt[-1].number == memory->next) {
 		doubt[-1].count++;
 	} else if (memory->doubts < DOUBTS) {
-		*doubt = (struct doubt) { memory->next, 1, 0 };
+		*doubt = (struct doubt){ memory->next, 1, 0 };
 		__sync_synchronize();
 		memory->doubts++;
 	} else {
@@ -461,8 +461,8 @@ int main(int argc, char **argv)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	for (int i = 2; i < argc && !strcmp(argv[1], "status"); i++) {
 		memory = map(argv[i]);
-		printf("%u %u %u %u %u %u %u %u %u %u %u\n", memory->sent, memory->unknown, memory->received, memory->bad,
-		       memory->reopened, memory->refused, memory->lost, memory->recovered, memory->runs,
+		printf("%u %u %u %u %u %u %u %u %u %u %u\n", memory->sent, memory->unknown, memory->received,
+		       memory->bad, memory->reopened, memory->refused, memory->lost, memory->recovered, memory->runs,
 		       memory->suspended, memory->doubled);
 	}
 	if (argc == 3 && !strcmp(argv[1], "dump")) {

@@ -171,10 +171,10 @@ HVPIPE_API void hvpipe_close(struct hvpipe *pipe);
 
 /* The state of the partition's pipe. */
 struct hvpipe_status {
-	char state[16];		/* "enabled", "suspended", "disabled" or "unknown" */
-	uint64_t handles;	/* sources that are open in the partition */
-	uint64_t dropped;	/* messages since boot that were dropped, as their source was not open */
-	uint64_t reserved[5];	/* HVPIPE_UNKNOWN; for what later versions of the library tell */
+	char state[16];	      /* "enabled", "suspended", "disabled" or "unknown" */
+	uint64_t handles;     /* sources that are open in the partition */
+	uint64_t dropped;     /* messages since boot that were dropped, as their source was not open */
+	uint64_t reserved[5]; /* HVPIPE_UNKNOWN; for what later versions of the library tell */
 };
 
 /**
@@ -188,14 +188,14 @@ HVPIPE_API int hvpipe_get_status(struct hvpipe_status *status);
 struct hvpipe_holder {
 	pid_t pid;
 	int fd;
-	char command[16];	/* of the process, cut to 15 bytes */
+	char command[16]; /* of the process, cut to 15 bytes */
 	uint32_t source;
-	char state[16];		/* "open", "lost" (the connection to the source), "suspended" or "unknown" */
-	uint64_t sent;		/* messages */
-	uint64_t sent_bytes;	/* of payload */
+	char state[16];	     /* "open", "lost" (the connection to the source), "suspended" or "unknown" */
+	uint64_t sent;	     /* messages */
+	uint64_t sent_bytes; /* of payload */
 	uint64_t received;
 	uint64_t received_bytes;
-	uint64_t held;		/* messages that the kernel holds for the handle */
+	uint64_t held; /* messages that the kernel holds for the handle */
 };
 
 /**

@@ -117,7 +117,8 @@ static int fill(struct hvpipe *pipe)
 	if (n < 0 && errno == EMSGSIZE)
 		n = read(pipe->fd, &pipe->in, sizeof(pipe->in));
 
-	/* There is none: 0 from a blocking descriptor, EAGAIN from another. The driver that Linux ships always says 0. */
+	/* There is none: 0 from a blocking descriptor, EAGAIN from another. The driver that Linux ships always says 0.
+	 */
 	if (n == 0 || (n < 0 && errno == EAGAIN))
 		return 0;
 	if (n < 0)

@@ -19,10 +19,10 @@ struct hvpipe {
 		unsigned char payload[HVPIPE_MAX_RECEIVE];
 	} in;
 	struct {
-		struct papr_hvpipe_hdr hdr;		/* zeros */
+		struct papr_hvpipe_hdr hdr; /* zeros */
 		unsigned char payload[HVPIPE_MAX_PAYLOAD];
 	} out;
-	size_t pending;		/* bytes of the message that is kept in @in, 0 if there is none */
+	size_t pending; /* bytes of the message that is kept in @in, 0 if there is none */
 	int fd;
 };
 

@@ -71,8 +71,7 @@ void hvpipe_read_holder(FILE *fdinfo, struct hvpipe_holder *holder)
 	holder->held = HVPIPE_UNKNOWN;
 
 	while (fgets(line, sizeof(line), fdinfo))
-		(void)(take_source(line, &holder->source) ||
-		       take_state(line, holder->state) ||
+		(void)(take_source(line, &holder->source) || take_state(line, holder->state) ||
 		       take_number(line, "sent", &holder->sent) ||
 		       take_number(line, "sent-bytes", &holder->sent_bytes) ||
 		       take_number(line, "received", &holder->received) ||
@@ -89,8 +88,7 @@ void hvpipe_read_status(FILE *fdinfo, struct hvpipe_status *status)
 	strcpy(status->state, "unknown");
 
 	while (fgets(line, sizeof(line), fdinfo))
-		(void)(take_state(line, status->state) ||
-		       take_number(line, "handles", &status->handles) ||
+		(void)(take_state(line, status->state) || take_number(line, "handles", &status->handles) ||
 		       take_number(line, "dropped", &status->dropped));
 }
 
@@ -140,8 +138,8 @@ static void read_command(int proc, const char *pid, char command[static 16])
 }
 
 /* Visit the handles of one process. It may exit or close files while we look: skip what is gone. */
-static int visit_process(int proc, const char *pid,
-			 int (*visit)(const struct hvpipe_holder *holder, void *data), void *data)
+static int visit_process(int proc, const char *pid, int (*visit)(const struct hvpipe_holder *holder, void *data),
+			 void *data)
 {
 	static const char link_of_handle[] = "anon_inode:[papr-hvpipe]";
 	struct dirent *entry;

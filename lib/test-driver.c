@@ -52,14 +52,14 @@ static bool comes_back(struct hvpipe *pipe, size_t len, unsigned int seed)
 	fill(sent, len, seed);
 	errno = 0;
 	return hvpipe_send(pipe, sent, len) == (ssize_t)len &&
-	       hvpipe_recv(pipe, received, sizeof(received), ECHO_MS) == (ssize_t)len &&
-	       !memcmp(sent, received, len);
+	       hvpipe_recv(pipe, received, sizeof(received), ECHO_MS) == (ssize_t)len && !memcmp(sent, received, len);
 }
 
 static void test_lengths(struct hvpipe *pipe)
 {
-	static const size_t portable[] = { 1, 2, 47, 48, 49, 1000, HVPIPE_PORTABLE_PAYLOAD - 1,
-					   HVPIPE_PORTABLE_PAYLOAD };
+	static const size_t portable[] = {
+		1, 2, 47, 48, 49, 1000, HVPIPE_PORTABLE_PAYLOAD - 1, HVPIPE_PORTABLE_PAYLOAD
+	};
 	unsigned char message[HVPIPE_MAX_RECEIVE] = { 0 };
 	size_t max = HVPIPE_PORTABLE_PAYLOAD;
 
@@ -159,7 +159,8 @@ static void test_status(struct hvpipe *pipe)
 	report(tells ? status.dropped != HVPIPE_UNKNOWN : status.dropped == HVPIPE_UNKNOWN, "dropped messages");
 	report(found.last.source == (tells ? HVPIPE_SOURCE_HMC(1) : 0), "the source of the handle");
 	report(!strcmp(found.last.state, tells ? "open" : "unknown"), "the state of the handle");
-	report(tells ? found.last.sent > 0 && found.last.sent == found.last.received : found.last.sent == HVPIPE_UNKNOWN,
+	report(tells ? found.last.sent > 0 && found.last.sent == found.last.received :
+		       found.last.sent == HVPIPE_UNKNOWN,
 	       "messages each way");
 }
 

@@ -26,9 +26,9 @@ static ssize_t driver_write(int fd, const void *buffer, size_t count);
 static int driver_poll(struct pollfd *fds, nfds_t n, int timeout_ms);
 static int driver_clock_gettime(clockid_t clock, struct timespec *ts);
 
-#define read driver_read
-#define write driver_write
-#define poll driver_poll
+#define read	      driver_read
+#define write	      driver_write
+#define poll	      driver_poll
 #define clock_gettime driver_clock_gettime
 #include "hvpipe.c"
 #undef read
@@ -41,18 +41,18 @@ static int driver_clock_gettime(clockid_t clock, struct timespec *ts);
 
 /* A driver with a handle that is open. */
 static struct driver {
-	bool shipped;		/* the one that Linux ships, not ours */
-	bool nonblocking;	/* O_NONBLOCK is set */
+	bool shipped;	  /* the one that Linux ships, not ours */
+	bool nonblocking; /* O_NONBLOCK is set */
 	bool suspended;
-	bool suspend_soon;	/* right after the next read() */
-	short ended;		/* what poll() says of a file that has ended */
-	bool lost;		/* there is a loss to report */
-	int send_error;		/* what the hypervisor's answer to a send becomes */
+	bool suspend_soon; /* right after the next read() */
+	short ended;	   /* what poll() says of a file that has ended */
+	bool lost;	   /* there is a loss to report */
+	int send_error;	   /* what the hypervisor's answer to a send becomes */
 
-	size_t queued[4];	/* lengths of the messages that wait, 0 ends the list */
-	unsigned char fill;	/* the bytes of the next one */
-	bool empty;		/* there is a header without a message or a loss */
-	int nr_signals;		/* signals that interrupt poll() */
+	size_t queued[4];   /* lengths of the messages that wait, 0 ends the list */
+	unsigned char fill; /* the bytes of the next one */
+	bool empty;	    /* there is a header without a message or a loss */
+	int nr_signals;	    /* signals that interrupt poll() */
 
 	unsigned char sent[HVPIPE_MAX_PAYLOAD];
 	size_t sent_len;
@@ -60,8 +60,8 @@ static struct driver {
 
 	int nr_reads, nr_writes, nr_polls, nr_clocks;
 	int64_t now_ms;
-	int64_t resume_at_ms;	/* when a suspend ends, if not 0 */
-	int64_t message_at_ms;	/* when a message of 1 byte comes, if not 0 */
+	int64_t resume_at_ms;  /* when a suspend ends, if not 0 */
+	int64_t message_at_ms; /* when a message of 1 byte comes, if not 0 */
 } driver;
 
 static bool is_readable(const void *address)
@@ -454,15 +454,39 @@ static void resume_ends_the_wait(void **state)
 static void source_names(void **state)
 {
 	static const char *const bad[] = {
-		"", "hmc", "hmc0", "hmc65536", "hmc-1", "hmc 1", "hmc1 ", "hmc0x1", "HMC1", "0x", "0x1g", "0x100000000",
-		"4294967296", "-1", "+1", " 1", "1 ", "abc", "99999999999999999999999", "0x-1", "\xff",
+		"",
+		"hmc",
+		"hmc0",
+		"hmc65536",
+		"hmc-1",
+		"hmc 1",
+		"hmc1 ",
+		"hmc0x1",
+		"HMC1",
+		"0x",
+		"0x1g",
+		"0x100000000",
+		"4294967296",
+		"-1",
+		"+1",
+		" 1",
+		"1 ",
+		"abc",
+		"99999999999999999999999",
+		"0x-1",
+		"\xff",
 	};
 	static const struct {
 		const char *text;
 		uint32_t source;
 	} good[] = {
-		{ "hmc1", 0x02000001 }, { "hmc65535", 0x0200ffff }, { "0x02000001", 0x02000001 },
-		{ "33554433", 0x02000001 }, { "0xFFFFffff", 0xffffffff }, { "4294967295", 0xffffffff }, { "0", 0 },
+		{ "hmc1", 0x02000001 },
+		{ "hmc65535", 0x0200ffff },
+		{ "0x02000001", 0x02000001 },
+		{ "33554433", 0x02000001 },
+		{ "0xFFFFffff", 0xffffffff },
+		{ "4294967295", 0xffffffff },
+		{ "0", 0 },
 	};
 	uint32_t source;
 
@@ -646,8 +670,10 @@ static void without_device(void **state)
 	hvpipe_close(NULL);
 }
 
+/* clang-format off */
 #define on_ours(test) { "ours_" #test, test, start_ours, NULL, NULL }
 #define on_shipped(test) { "shipped_" #test, test, start_shipped, NULL, NULL }
+/* clang-format on */
 #define on_both(test) on_ours(test), on_shipped(test)
 
 int main(void)

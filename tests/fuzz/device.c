@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * The hypervisor's device, as a whole: what an HMC writes to its link and what a partition's RTAS calls hand over, in
- * any order. The input is a list of operations. They are done twice, with the HMC's bytes cut into other pieces, and all
- * that the HMC, the partition and people see must be the same.
+ * any order. The input is a list of operations. They are done twice, with the HMC's bytes cut into other pieces, and
+ * all that the HMC, the partition and people see must be the same.
  *
  * The machine is also saved, and loaded as it is on the same machine or another one: that is never refused, and what is
  * saved next is the same again. With fields changed by the input it may be refused, and then nothing has changed; else
@@ -16,22 +16,22 @@
 #include "spapr_hvpipe_migration.c"
 #include "spapr_hvpipe.c"
 
-#define RAM 0x6000
-#define LIST 0x1000	/* where send finds its list of buffers, and these */
-#define BUFFERS 0x2000
-#define HMCS 2
+#define RAM	    0x6000
+#define LIST	    0x1000 /* where send finds its list of buffers, and these */
+#define BUFFERS	    0x2000
+#define HMCS	    2
 #define QUEUE_LIMIT 4
-#define MOVES 4		/* times that a machine is saved and loaded: it takes longer than all else */
-#define EDITS 16	/* fields changed in one migration stream */
+#define MOVES	    4  /* times that a machine is saved and loaded: it takes longer than all else */
+#define EDITS	    16 /* fields changed in one migration stream */
 
 /* An HMC's end of the link. */
 struct hmc {
 	SpaprHvpipeChardev *source;
-	GByteArray *in;		/* towards the device, not read by it yet */
-	GByteArray *out;	/* from the device, of this connection */
-	size_t room;		/* bytes that the socket takes */
+	GByteArray *in;	 /* towards the device, not read by it yet */
+	GByteArray *out; /* from the device, of this connection */
+	size_t room;	 /* bytes that the socket takes */
 	bool open;
-	bool dies;		/* at the next write to it */
+	bool dies; /* at the next write to it */
 	FEWatchFunc watch;
 };
 
@@ -49,12 +49,13 @@ static SpaprHvpipeSourceClass source_class, chardev_class, echo_class;
 static GString *seen;
 static bool whole;
 static uint32_t seed;
-static bool paused;		/* nothing runs in the partition */
-static bool edited;		/* the state is not of the device's own making */
-static unsigned int moves;	/* so far */
-static uint32_t most;		/* messages that a source may have queued: more were loaded */
+static bool paused;	   /* nothing runs in the partition */
+static bool edited;	   /* the state is not of the device's own making */
+static unsigned int moves; /* so far */
+static uint32_t most;	   /* messages that a source may have queued: more were loaded */
 
-/* A migration stream, and how it is changed on its way: @edits fields are, @skip are left alone before the first one. */
+/* A migration stream, and how it is changed on its way: @edits fields are, @skip are left alone before the first one.
+ */
 struct load {
 	const uint8_t *next;
 	size_t left;
@@ -89,7 +90,8 @@ void rtas_st(target_ulong address, int n, uint32_t value)
 	call_out[n] = value;
 }
 
-MemoryRegion *address_space_translate(AddressSpace *as, hwaddr address, hwaddr *xlat, hwaddr *len, bool is_write, int attrs)
+MemoryRegion *address_space_translate(AddressSpace *as, hwaddr address, hwaddr *xlat, hwaddr *len, bool is_write,
+				      int attrs)
 {
 	(void)as;
 	(void)is_write;
@@ -198,7 +200,7 @@ void qemu_chr_fe_disconnect(CharFrontend *chr)
 
 void qemu_chr_fe_accept_input(CharFrontend *chr)
 {
-	(void)chr;	/* what waits is offered after each operation */
+	(void)chr; /* what waits is offered after each operation */
 }
 
 static void pump(struct hmc *hmc)
@@ -319,12 +321,14 @@ static void check_source(SpaprHvpipe *s, const SpaprHvpipeSource *source, const 
 	const HvpipeEntry *entry, *last = NULL;
 	uint32_t queued = 0;
 
-	QTAILQ_FOREACH(entry, &s->queue, next) {
+	QTAILQ_FOREACH(entry, &s->queue, next)
+	{
 		if (entry->source != source)
 			continue;
-		CHECK(entry->type == HVPIPE_EVENT_MESSAGE ? entry->size >= 1 && entry->size <= HVPIPE_PAYLOAD_MAX :
-		      entry->type == HVPIPE_EVENT_LOST && !entry->size &&
-		      (edited || !last || last->type != HVPIPE_EVENT_LOST));
+		CHECK(entry->type == HVPIPE_EVENT_MESSAGE ?
+			      entry->size >= 1 && entry->size <= HVPIPE_PAYLOAD_MAX :
+			      entry->type == HVPIPE_EVENT_LOST && !entry->size &&
+				      (edited || !last || last->type != HVPIPE_EVENT_LOST));
 		if (entry->sequence) {
 			CHECK(session && entry->sequence > sequence);
 			sequence = entry->sequence;
@@ -360,7 +364,7 @@ static void check(SpaprHvpipe *s)
 	uint32_t queued = 0;
 
 	QTAILQ_FOREACH(entry, &s->queue, next)
-		queued++;
+	queued++;
 	CHECK(s->nr_queued == queued);
 	CHECK(!s->announced || (s->enabled && head));
 	CHECK(!s->enabled || s->announced || !head || s->announce_timer->pending || paused);
@@ -474,11 +478,12 @@ static void save_fields(const VMStateDescription *description, void *opaque, GBy
 			g_byte_array_append(out, at, size_of(field, opaque));
 			continue;
 		}
-		QTAILQ_RAW_FOREACH(entry, at, field->entry_next) {
-			g_byte_array_append(out, (uint8_t[]) { 1 }, 1);
+		QTAILQ_RAW_FOREACH(entry, at, field->entry_next)
+		{
+			g_byte_array_append(out, (uint8_t[]){ 1 }, 1);
 			save_fields(field->entry, entry, out);
 		}
-		g_byte_array_append(out, (uint8_t[]) { 0 }, 1);
+		g_byte_array_append(out, (uint8_t[]){ 0 }, 1);
 	}
 	CHECK(!description->post_save || !description->post_save(opaque));
 }
@@ -496,7 +501,7 @@ static void load_value(struct load *load, void *to, size_t size, bool is_bool)
 {
 	uint64_t value = 0;
 	uint8_t change;
-	size_t have = MIN(size, load->left);	/* less, when a size was changed: then the rest is zeros, as in QEMU */
+	size_t have = MIN(size, load->left); /* less, when a size was changed: then the rest is zeros, as in QEMU */
 
 	memset(to, 0, size);
 	memcpy(to, load->next, have);
@@ -558,7 +563,7 @@ static int load_entries(const VMStateField *field, void *head, struct load *load
 			load->next = from.next;
 			load->left = from.left;
 		} else {
-			load->next--;	/* the end is still to come */
+			load->next--; /* the end is still to come */
 			load->left++;
 		}
 		if (ret || !is)
@@ -588,8 +593,8 @@ static int load_fields(const VMStateDescription *description, void *opaque, stru
 }
 
 /*
- * Load what was saved on the machine that is there, changed if there are EDITS; returns whether it was accepted. If not,
- * the machine is what it was.
+ * Load what was saved on the machine that is there, changed if there are EDITS; returns whether it was accepted. If
+ * not, the machine is what it was.
  */
 static bool load(const GByteArray *saved, struct input *in, unsigned int edits)
 {
@@ -616,7 +621,7 @@ static void load_own(const GByteArray *saved)
 	CHECK(load(saved, NULL, 0));
 	check(fuzz_pipe);
 	again = save();
-	if (!fuzz_pipe->capable)	/* it is disabled, and nobody waits for an answer */
+	if (!fuzz_pipe->capable) /* it is disabled, and nobody waits for an answer */
 		return;
 	CHECK(again->len == saved->len && !memcmp(again->data, saved->data, saved->len));
 }
@@ -655,7 +660,7 @@ static void move(uint8_t how, struct input *in)
 	}
 	paused = true;
 	fuzz_incoming = how >> 6 > 1;
-	if (fuzz_incoming && how & 0x20)	/* the HMC is there before the partition is */
+	if (fuzz_incoming && how & 0x20) /* the HMC is there before the partition is */
 		open_link(hmcs);
 	for (int i = 0; i < HMCS; i++)
 		pump(hmcs + i);
@@ -826,8 +831,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (size > 1024)
 		return 0;
-	one = run((struct input) { data, size }, true);
-	other = run((struct input) { data, size }, false);
+	one = run((struct input){ data, size }, true);
+	other = run((struct input){ data, size }, false);
 	CHECK(g_string_equal(one, other));
 	g_string_free(one, TRUE);
 	g_string_free(other, TRUE);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The driver's search for its event in an RTAS event log, whose lengths firmware wrote. hvpipe_find_event() is cut out of
- * the driver's source by lab/fuzz_targets.py; the structures are those of the kernel's own rtas.h.
+ * The driver's search for its event in an RTAS event log, whose lengths firmware wrote. hvpipe_find_event() is cut out
+ * of the driver's source by lab/fuzz_targets.py; the structures are those of the kernel's own rtas.h.
  */
 #include "fuzz.h"
 
@@ -19,11 +19,11 @@ typedef int spinlock_t;
 
 #define __KERNEL__
 #define __init
-#define __noreturn __attribute__((noreturn))
-#define __aligned(n) __attribute__((aligned(n)))
-#define __packed __attribute__((packed))
-#define be16_to_cpu __builtin_bswap16
-#define be32_to_cpu __builtin_bswap32
+#define __noreturn	  __attribute__((noreturn))
+#define __aligned(n)	  __attribute__((aligned(n)))
+#define __packed	  __attribute__((packed))
+#define be16_to_cpu	  __builtin_bswap16
+#define be32_to_cpu	  __builtin_bswap32
 #define min_t(type, a, b) ((type)(a) < (type)(b) ? (type)(a) : (type)(b))
 
 #include <asm/rtas.h>
@@ -51,10 +51,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	end = 8 + (size_t)(((uint32_t)word_at(data + 4) << 16) | word_at(data + 6));
 	end = end < size ? end : size;
 
-	/* Where the first section of the kind is, by a walk of our own; NULL in the driver must mean that there is none. */
+	/* Where the first section of the kind is, by a walk of our own; NULL in the driver must mean that there is
+	 * none. */
 	section = NULL;
-	for (offset = 24; offset + 8 <= end && word_at(data + offset + 2) >= 8 &&
-	     word_at(data + offset + 2) <= end - offset; offset += word_at(data + offset + 2)) {
+	for (offset = 24;
+	     offset + 8 <= end && word_at(data + offset + 2) >= 8 && word_at(data + offset + 2) <= end - offset;
+	     offset += word_at(data + offset + 2)) {
 		if (word_at(data + offset) == 0x5045) {
 			section = log + offset;
 			break;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* The grammar of the faults that the hypervisor's device injects: any text is faults or an error, and prints as itself. */
+/* The grammar of the faults that the hypervisor's device injects: any text is faults or an error, and prints as itself.
+ */
 #include "fuzz.h"
 #include "spapr_hvpipe_fault.c"
 

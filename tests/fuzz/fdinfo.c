@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* The library reads /proc/PID/fdinfo. Any text gives strings that end, and a driver's text gives the driver's numbers. */
+/* The library reads /proc/PID/fdinfo. Any text gives strings that end, and a driver's text gives the driver's numbers.
+ */
 #include "fuzz.h"
 
 #include "internal.h"
@@ -23,10 +24,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	CHECK(memchr(status.state, '\0', sizeof(status.state)));
 
 	/* As the driver would write it. */
-	snprintf(text, sizeof(text), "source:\t0x%08x\nstate:\t%s\nsent:\t%llu\nsent-bytes:\t%llu\nreceived:\t%llu\n"
-		 "received-bytes:\t%llu\nheld:\t%llu\n", holder.source, holder.state, (unsigned long long)holder.sent,
-		 (unsigned long long)holder.sent_bytes, (unsigned long long)holder.received,
-		 (unsigned long long)holder.received_bytes, (unsigned long long)holder.held);
+	snprintf(text, sizeof(text),
+		 "source:\t0x%08x\nstate:\t%s\nsent:\t%llu\nsent-bytes:\t%llu\nreceived:\t%llu\n"
+		 "received-bytes:\t%llu\nheld:\t%llu\n",
+		 holder.source, holder.state, (unsigned long long)holder.sent, (unsigned long long)holder.sent_bytes,
+		 (unsigned long long)holder.received, (unsigned long long)holder.received_bytes,
+		 (unsigned long long)holder.held);
 	file = fmemopen(text, strlen(text), "r");
 	CHECK(file);
 	hvpipe_read_holder(file, &again);

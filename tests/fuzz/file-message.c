@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * File messages that the other side wrote: each is refused or has one meaning, and whatever is stored is what came, under
- * its own name in its directory. The input is messages, each behind its length in two bytes.
+ * File messages that the other side wrote: each is refused or has one meaning, and whatever is stored is what came,
+ * under its own name in its directory. The input is messages, each behind its length in two bytes.
  */
 #include "fuzz.h"
 

@@ -12,12 +12,13 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define CHECK(condition) \
-	do { \
-		if (!(condition)) { \
-			fprintf(stderr, "%s:%d: %s() broke the promise: %s\n", __FILE__, __LINE__, __func__, #condition); \
-			abort(); \
-		} \
+#define CHECK(condition)                                                                                     \
+	do {                                                                                                 \
+		if (!(condition)) {                                                                          \
+			fprintf(stderr, "%s:%d: %s() broke the promise: %s\n", __FILE__, __LINE__, __func__, \
+				#condition);                                                                 \
+			abort();                                                                             \
+		}                                                                                            \
 	} while (0)
 
 struct input {

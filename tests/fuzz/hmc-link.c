@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * hvpipe-hmc's link, on whatever a hypervisor writes to it. The input is how many messages wait to be sent (with KNOWN in
- * the session of a known source), how many were taken before, and then the hypervisor's bytes. They mean the same in one
- * piece and in many.
+ * hvpipe-hmc's link, on whatever a hypervisor writes to it. The input is how many messages wait to be sent (with KNOWN
+ * in the session of a known source), how many were taken before, and then the hypervisor's bytes. They mean the same in
+ * one piece and in many.
  */
 #include "frames.h"
 #include "link.c"
@@ -12,7 +12,7 @@
 struct outcome {
 	struct hmc_state *state;
 	GByteArray *out;
-	GString *said;		/* notices, and the messages as they came */
+	GString *said; /* notices, and the messages as they came */
 	enum phase phase;
 };
 
@@ -126,8 +126,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (size >= 2 + HVPIPE_LINK_HEADER_SIZE)
 		check_header(data + 2, HVPIPE_LINK_FROM_HV, &header);
-	run(&whole, (struct input) { data, size }, true);
-	run(&pieces, (struct input) { data, size }, false);
+	run(&whole, (struct input){ data, size }, true);
+	run(&pieces, (struct input){ data, size }, false);
 	check_out(&whole);
 
 	CHECK(whole.phase == pieces.phase);

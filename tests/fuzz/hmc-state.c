@@ -6,11 +6,11 @@
 #include "frames.h"
 
 /* Nothing here must outlive the machine. */
-#define fsync(fd) 0
+#define fsync(fd)     0
 #define fdatasync(fd) 0
 #include "state.c"
 
-#define REPAIR 1	/* put right CRCs into the file, so that what is behind them is reached */
+#define REPAIR 1 /* put right CRCs into the file, so that what is behind them is reached */
 
 static char *place, *path;
 
@@ -69,8 +69,8 @@ static void change_it(struct hmc_state *state, uint8_t what)
 		ok = hmc_state_take(state, what & 4 ? message : NULL, NULL);
 		break;
 	case 2:
-		ok = hmc_state_acknowledge(state, hmc_state_acknowledged(state) + (what >> 2) %
-					   (state->pending.length + 1), NULL);
+		ok = hmc_state_acknowledge(
+			state, hmc_state_acknowledged(state) + (what >> 2) % (state->pending.length + 1), NULL);
 		break;
 	default:
 		ok = hmc_state_source(state) || hmc_state_bind(state, what, NULL);

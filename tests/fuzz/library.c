@@ -13,9 +13,9 @@ static ssize_t driver_read(int fd, void *buffer, size_t size);
 static ssize_t driver_write(int fd, const void *buffer, size_t count);
 static int driver_poll(struct pollfd *fds, nfds_t n, int timeout_ms);
 
-#define read driver_read
+#define read  driver_read
 #define write driver_write
-#define poll driver_poll
+#define poll  driver_poll
 #include "hvpipe.c"
 #undef read
 #undef write
@@ -24,9 +24,9 @@ static int driver_poll(struct pollfd *fds, nfds_t n, int timeout_ms);
 static const int errors[] = { EAGAIN, EINTR, EMSGSIZE, EFAULT, ENXIO, EIO, EINVAL, EPIPE, EOPNOTSUPP, ENOMEM, EPERM };
 
 static struct input in;
-static uint8_t message[HVPIPE_MAX_RECEIVE];	/* what read() returned last */
+static uint8_t message[HVPIPE_MAX_RECEIVE]; /* what read() returned last */
 static size_t message_len;
-static unsigned int flags;			/* of its header */
+static unsigned int flags; /* of its header */
 
 static int fail(uint8_t which)
 {
@@ -144,7 +144,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	pipe.fd = -1;
 	pipe.pending = 0;
-	in = (struct input) { data, size };
+	in = (struct input){ data, size };
 	while (in.left) {
 		if (take_byte(&in) & 1)
 			receive(&pipe);

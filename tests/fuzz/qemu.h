@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Stand-ins for QEMU's services to the hypervisor pipe's device, so that the device's files are compiled unchanged, with
- * GLib only. lab/fuzz_targets.py includes this before all else, and generates the headers that those files include:
- * empty ones, except QEMU's own queue.h and macros of families (trace_..., DEFINE_PROP_...) that do nothing here.
+ * Stand-ins for QEMU's services to the hypervisor pipe's device, so that the device's files are compiled unchanged,
+ * with GLib only. lab/fuzz_targets.py includes this before all else, and generates the headers that those files
+ * include: empty ones, except QEMU's own queue.h and macros of families (trace_..., DEFINE_PROP_...) that do nothing
+ * here.
  *
  * The stand-ins that do something belong to the fuzz target and are declared at the end.
  */
@@ -21,14 +22,14 @@
 
 #include "qemu/queue.h"
 
-#define QEMU_VERSION_MAJOR 99	/* newer than all: no stand-ins for older ones */
+#define QEMU_VERSION_MAJOR 99 /* newer than all: no stand-ins for older ones */
 #define QEMU_VERSION_MINOR 0
-#define QEMU_PACKED __attribute__((packed))
-#define GiB (1ull << 30)
-#define be16_to_cpu __builtin_bswap16
-#define be64_to_cpu __builtin_bswap64
-#define cpu_to_be16 __builtin_bswap16
-#define cpu_to_be32 __builtin_bswap32
+#define QEMU_PACKED	   __attribute__((packed))
+#define GiB		   (1ull << 30)
+#define be16_to_cpu	   __builtin_bswap16
+#define be64_to_cpu	   __builtin_bswap64
+#define cpu_to_be16	   __builtin_bswap16
+#define cpu_to_be32	   __builtin_bswap32
 
 typedef uint64_t hwaddr;
 typedef uint64_t target_ulong;
@@ -154,53 +155,55 @@ typedef struct TypeInfo {
 	void (*class_init)(ObjectClass *klass, const void *data);
 } TypeInfo;
 
-#define TYPE_BUS "bus"
-#define TYPE_DEVICE "device"
+#define TYPE_BUS	    "bus"
+#define TYPE_DEVICE	    "device"
 #define TYPE_SYS_BUS_DEVICE "sys-bus-device"
-#define TYPE_SPAPR_MACHINE "spapr-machine"
+#define TYPE_SPAPR_MACHINE  "spapr-machine"
 #define OBJECT_DECLARE_SIMPLE_TYPE(type, NAME) \
-	typedef struct type type; \
+	typedef struct type type;              \
 	static inline type *NAME(void *object) \
-	{ \
-		return object; \
+	{                                      \
+		return object;                 \
 	}
-#define OBJECT_DECLARE_TYPE(type, class_type, NAME) \
-	OBJECT_DECLARE_SIMPLE_TYPE(type, NAME) \
-	typedef struct class_type class_type; \
-	static inline class_type *NAME##_CLASS(void *klass) \
-	{ \
-		return klass; \
-	} \
+#define OBJECT_DECLARE_TYPE(type, class_type, NAME)              \
+	OBJECT_DECLARE_SIMPLE_TYPE(type, NAME)                   \
+	typedef struct class_type class_type;                    \
+	static inline class_type *NAME##_CLASS(void *klass)      \
+	{                                                        \
+		return klass;                                    \
+	}                                                        \
 	static inline class_type *NAME##_GET_CLASS(void *object) \
-	{ \
-		return (class_type *)((Object *)object)->class; \
+	{                                                        \
+		return (class_type *)((Object *)object)->class;  \
 	}
-#define OBJECT(object) ((void *)(object))
+#define OBJECT(object)	    ((void *)(object))
 #define DEFINE_TYPES(types) static const void *const types##_unused __attribute__((unused)) = types;
+/* clang-format off */
 #define DEFINE_PROP_BOOL(...) { 0 }
 #define DEFINE_PROP_CHR(...) { 0 }
 #define DEFINE_PROP_INT32(...) { 0 }
 #define DEFINE_PROP_UINT32(...) { 0 }
-#define OBJ_PROP_FLAG_READ 0
-#define DEVICE_CLASS(klass) ((DeviceClass *)(klass))
-#define DEVICE_CATEGORY_MISC 0
-#define set_bit(bit, word) ((void)(*&(word) |= 1ul << (bit)))
+/* clang-format on */
+#define OBJ_PROP_FLAG_READ			  0
+#define DEVICE_CLASS(klass)			  ((DeviceClass *)(klass))
+#define DEVICE_CATEGORY_MISC			  0
+#define set_bit(bit, word)			  ((void)(*&(word) |= 1ul << (bit)))
 #define device_class_set_props(class, properties) ((void)(properties))
 #define device_class_set_parent_realize(class, function, parent) \
 	((void)(*(parent) = (class)->realize, (class)->realize = (function)))
-#define object_class_property_add_bool(class, name, get, set) ((void)(get))
-#define object_class_property_add_str(class, name, get, set) ((void)(get))
+#define object_class_property_add_bool(class, name, get, set)	   ((void)(get))
+#define object_class_property_add_str(class, name, get, set)	   ((void)(get))
 #define object_property_add_uint32_ptr(object, name, value, flags) ((void)(const uint32_t *)(value))
 #define object_property_add_uint64_ptr(object, name, value, flags) ((void)(const uint64_t *)(value))
-#define object_class_property_set_description(class, name, text) ((void)0)
-#define TYPE_CHARDEV_MUX "chardev-mux"
-#define object_dynamic_cast(object, type) (strcmp((type), TYPE_CHARDEV_MUX) ? (void *)(object) : NULL)
-#define qdev_get_machine() (&fuzz_machine)
-#define qdev_get_parent_bus(dev) ((dev)->parent_bus)
-#define qbus_init(bus, size, type, dev, name) ((void)((bus)->parent = (dev)))
-#define object_resolve_path_type(path, type, ambiguous) ((void)(type), fuzz_pipe)
-#define qemu_add_vm_change_state_handler(handler, opaque) ((void)(handler))
-#define qemu_register_reset(handler, opaque) ((void)(handler))
+#define object_class_property_set_description(class, name, text)   ((void)0)
+#define TYPE_CHARDEV_MUX					   "chardev-mux"
+#define object_dynamic_cast(object, type)			   (strcmp((type), TYPE_CHARDEV_MUX) ? (void *)(object) : NULL)
+#define qdev_get_machine()					   (&fuzz_machine)
+#define qdev_get_parent_bus(dev)				   ((dev)->parent_bus)
+#define qbus_init(bus, size, type, dev, name)			   ((void)((bus)->parent = (dev)))
+#define object_resolve_path_type(path, type, ambiguous)		   ((void)(type), fuzz_pipe)
+#define qemu_add_vm_change_state_handler(handler, opaque)	   ((void)(handler))
+#define qemu_register_reset(handler, opaque)			   ((void)(handler))
 
 /* The machine and its RTAS */
 typedef struct SpaprHvpipe SpaprHvpipe;
@@ -216,20 +219,20 @@ typedef struct SpaprEventLogEntry {
 typedef int qemu_irq;
 typedef int RunState;
 
-#define RTAS_OUT_SUCCESS 0
-#define RTAS_OUT_NO_ERRORS_FOUND 1
-#define RTAS_OUT_HW_ERROR -1
-#define RTAS_OUT_BUSY -2
-#define RTAS_OUT_PARAM_ERROR -3
-#define RTAS_OUT_SYSPARM_PARAM_ERROR -9999
-#define RTAS_IBM_SEND_HVPIPE_MSG 0
-#define RTAS_IBM_RECEIVE_HVPIPE_MSG 1
-#define SPAPR_IRQ_HVPIPE 0
-#define RUN_STATE_INMIGRATE 1
+#define RTAS_OUT_SUCCESS			 0
+#define RTAS_OUT_NO_ERRORS_FOUND		 1
+#define RTAS_OUT_HW_ERROR			 -1
+#define RTAS_OUT_BUSY				 -2
+#define RTAS_OUT_PARAM_ERROR			 -3
+#define RTAS_OUT_SYSPARM_PARAM_ERROR		 -9999
+#define RTAS_IBM_SEND_HVPIPE_MSG		 0
+#define RTAS_IBM_RECEIVE_HVPIPE_MSG		 1
+#define SPAPR_IRQ_HVPIPE			 0
+#define RUN_STATE_INMIGRATE			 1
 #define spapr_irq_claim(machine, irq, lsi, errp) (0)
-#define spapr_rtas_register(token, name, call) ((void)(call))
-#define spapr_qirq(machine, irq) (irq)
-#define runstate_check(state) fuzz_incoming
+#define spapr_rtas_register(token, name, call)	 ((void)(call))
+#define spapr_qirq(machine, irq)		 (irq)
+#define runstate_check(state)			 fuzz_incoming
 
 /* Time stands still; the fuzz target fires timers */
 typedef struct QEMUTimer {
@@ -239,24 +242,24 @@ typedef struct QEMUTimer {
 } QEMUTimer;
 
 #define QEMU_CLOCK_REALTIME 0
-#define QEMU_CLOCK_VIRTUAL 0
-#define SCALE_US 1000
+#define QEMU_CLOCK_VIRTUAL  0
+#define SCALE_US	    1000
 /* Nobody else runs: waiting is over at once. */
 typedef struct QemuCond {
 	int unused;
 } QemuCond;
 
-#define qemu_in_vcpu_thread() false
-#define qemu_cond_init(cond) ((void)(cond))
-#define qemu_cond_destroy(cond) ((void)(cond))
-#define qemu_cond_broadcast(cond) ((void)(cond))
+#define qemu_in_vcpu_thread()		  false
+#define qemu_cond_init(cond)		  ((void)(cond))
+#define qemu_cond_destroy(cond)		  ((void)(cond))
+#define qemu_cond_broadcast(cond)	  ((void)(cond))
 #define qemu_cond_timedwait_bql(cond, ms) ((void)(cond), (void)(ms))
-#define timer_mod(timer, when) ((void)((timer)->pending = (when) >= 0))
-#define timer_del(timer) ((void)((timer)->pending = false))
-#define timer_pending(timer) ((timer)->pending)
-#define timer_free(timer) g_free(timer)
-#define qemu_clock_get_ns(clock) 0
-#define qemu_clock_get_ms(clock) 0
+#define timer_mod(timer, when)		  ((void)((timer)->pending = (when) >= 0))
+#define timer_del(timer)		  ((void)((timer)->pending = false))
+#define timer_pending(timer)		  ((timer)->pending)
+#define timer_free(timer)		  g_free(timer)
+#define qemu_clock_get_ns(clock)	  0
+#define qemu_clock_get_ms(clock)	  0
 
 static inline QEMUTimer *timer_new_ns(int clock, void (*callback)(void *opaque), void *opaque)
 {
@@ -276,8 +279,8 @@ typedef struct AddressSpace {
 } AddressSpace;
 
 #define MEMTXATTRS_UNSPECIFIED 0
-#define MEMTX_OK 0
-#define RCU_READ_LOCK_GUARD() ((void)0)
+#define MEMTX_OK	       0
+#define RCU_READ_LOCK_GUARD()  ((void)0)
 
 /* Character devices */
 typedef struct Chardev Chardev;
@@ -305,7 +308,8 @@ void error_report(const char *format, ...) G_GNUC_PRINTF(1, 2);
 void qemu_irq_pulse(qemu_irq irq);
 uint32_t rtas_ld(target_ulong address, int n);
 void rtas_st(target_ulong address, int n, uint32_t value);
-MemoryRegion *address_space_translate(AddressSpace *as, hwaddr address, hwaddr *xlat, hwaddr *len, bool is_write, int attrs);
+MemoryRegion *address_space_translate(AddressSpace *as, hwaddr address, hwaddr *xlat, hwaddr *len, bool is_write,
+				      int attrs);
 bool memory_access_is_direct(MemoryRegion *region, bool is_write, int attrs);
 int address_space_rw(AddressSpace *as, hwaddr address, int attrs, void *buf, hwaddr len, bool is_write);
 int qemu_chr_fe_write(CharFrontend *chr, const uint8_t *buf, int len);

@@ -22,7 +22,7 @@ static struct recent {
 	char *line;
 	int64_t first_ms;
 	unsigned int printed;
-	unsigned int repeated;		/* and not printed */
+	unsigned int repeated; /* and not printed */
 } recent[4];
 
 static volatile sig_atomic_t stopped_by;
@@ -64,7 +64,7 @@ static void print_line(const char *line)
 	if (!place->line || strcmp(place->line, line) || now - place->first_ms >= REPORT_MS) {
 		print_repeated();
 		free(place->line);
-		*place = (struct recent) { .line = strdup(line), .first_ms = now };
+		*place = (struct recent){ .line = strdup(line), .first_ms = now };
 	}
 	if (place->printed == REPORT_MAX) {
 		place->repeated++;

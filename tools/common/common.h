@@ -10,13 +10,13 @@
 /* The exit statuses of both tools; the man pages have the same table. */
 enum {
 	EXIT_USAGE = 2,
-	EXIT_NO_PIPE = 3,	/* no hypervisor pipe in this partition */
-	EXIT_IN_USE = 4,	/* another process holds the source */
-	EXIT_CLOSED = 5,	/* nobody takes messages at the source */
-	EXIT_NO_MESSAGE = 6,	/* nothing came within -t */
-	EXIT_SUSPENDED = 7,	/* the partition's pipe is suspended or disabled */
-	EXIT_STATE_IN_USE = 8,	/* another process uses the state file */
-	EXIT_SIGNAL = 128,	/* plus the signal that ended the command before it was done */
+	EXIT_NO_PIPE = 3,      /* no hypervisor pipe in this partition */
+	EXIT_IN_USE = 4,       /* another process holds the source */
+	EXIT_CLOSED = 5,       /* nobody takes messages at the source */
+	EXIT_NO_MESSAGE = 6,   /* nothing came within -t */
+	EXIT_SUSPENDED = 7,    /* the partition's pipe is suspended or disabled */
+	EXIT_STATE_IN_USE = 8, /* another process uses the state file */
+	EXIT_SIGNAL = 128,     /* plus the signal that ended the command before it was done */
 };
 
 /* Each program has its own; report() begins a line with it. */
@@ -28,9 +28,9 @@ extern const char program_name[];
  * memory.
  */
 enum escape {
-	ESCAPE_LINE,	/* for a line to read: newlines and tabs are replaced too */
-	ESCAPE_LINES,	/* newlines and tabs stay */
-	ESCAPE_ALL,	/* as ESCAPE_LINE, and a backslash is doubled: the bytes can be told from the text */
+	ESCAPE_LINE,  /* for a line to read: newlines and tabs are replaced too */
+	ESCAPE_LINES, /* newlines and tabs stay */
+	ESCAPE_ALL,   /* as ESCAPE_LINE, and a backslash is doubled: the bytes can be told from the text */
 };
 char *escape_text(const void *data, size_t len, enum escape mode);
 
@@ -39,13 +39,13 @@ char *escape_text(const void *data, size_t len, enum escape mode);
  * count is shown with the next line, or at the end.
  */
 #define REPORT_MAX 10
-#define REPORT_MS 10000
+#define REPORT_MS  10000
 void report(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-#define die(status, ...) \
-	do { \
+#define die(status, ...)             \
+	do {                         \
 		report(__VA_ARGS__); \
-		exit(status); \
+		exit(status);        \
 	} while (0)
 
 /* Wrong usage: report it, say where the usage is, and exit. */
@@ -81,7 +81,7 @@ bool parse_number(const char *text, int base, uint64_t min, uint64_t max, uint64
 
 /* The number that an option has, or the program ends with an error that names the value. */
 uint64_t parse_count(const char *text);
-int parse_timeout_ms(const char *text);	/* seconds, rounded up to milliseconds */
+int parse_timeout_ms(const char *text); /* seconds, rounded up to milliseconds */
 size_t parse_message_size(const char *text, size_t max);
 
 /**
@@ -90,6 +90,6 @@ size_t parse_message_size(const char *text, size_t max);
  * So the message in hand can be finished, and nothing received is lost.
  */
 int catch_stop(void);
-int stop_signal(void);		/* the signal that came, or 0 */
+int stop_signal(void); /* the signal that came, or 0 */
 
 #endif

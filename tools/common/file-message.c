@@ -13,8 +13,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static int __attribute__((format(printf, 3, 4)))
-fail(struct file_message_error *error, int err, const char *format, ...)
+static int fail(struct file_message_error *error, int err, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+static int fail(struct file_message_error *error, int err, const char *format, ...)
 {
 	va_list args;
 
@@ -80,8 +82,7 @@ int file_message_parse(struct file_message *msg, const void *message, size_t len
 		return fail(error, EBADMSG, "file message whose first line has no end");
 
 	p += sizeof(magic) - 1;
-	if (parse_number(&p, end, "size", &msg->size, error) ||
-	    parse_number(&p, end, "offset", &msg->offset, error) ||
+	if (parse_number(&p, end, "size", &msg->size, error) || parse_number(&p, end, "offset", &msg->offset, error) ||
 	    check_name(p, end - p, EBADMSG, error))
 		return -1;
 	memcpy(msg->name, p, end - p);
@@ -93,8 +94,8 @@ int file_message_parse(struct file_message *msg, const void *message, size_t len
 		return fail(error, EBADMSG, "%s: %zu bytes at offset %" PRIu64 " go beyond the file's size of %" PRIu64,
 			    msg->name, msg->len, msg->offset, msg->size);
 	if (msg->len == 0 && msg->size > 0)
-		return fail(error, EBADMSG, "%s: no bytes at offset %" PRIu64 " of %" PRIu64,
-			    msg->name, msg->offset, msg->size);
+		return fail(error, EBADMSG, "%s: no bytes at offset %" PRIu64 " of %" PRIu64, msg->name, msg->offset,
+			    msg->size);
 	return 0;
 }
 
@@ -172,8 +173,8 @@ ssize_t file_sender_next(struct file_sender *sender, void *message, struct file_
 		if (n < 0)
 			return fail(error, errno, "%s: read: %s", sender->name, strerror(errno));
 		if (n == 0)
-			return fail(error, EIO, "%s: became shorter while it was sent: %" PRIu64 " bytes before, %"
-				    PRIu64 " now",
+			return fail(error, EIO,
+				    "%s: became shorter while it was sent: %" PRIu64 " bytes before, %" PRIu64 " now",
 				    sender->name, sender->size, sender->offset + len);
 		len += n;
 	}
@@ -187,8 +188,7 @@ void file_sender_close(struct file_sender *sender)
 	close(sender->fd);
 }
 
-int file_receiver_open(struct file_receiver *receiver, const char *path, bool sync,
-		       struct file_message_error *error)
+int file_receiver_open(struct file_receiver *receiver, const char *path, bool sync, struct file_message_error *error)
 {
 	memset(receiver, 0, sizeof(*receiver));
 	receiver->fd = -1;
@@ -228,8 +228,7 @@ static bool is_of_name(int err)
  * Open the incomplete file of this name and lock it against other receivers. One of them may rename it between our open
  * and our lock. Then the locked file is no longer the incomplete one: try again.
  */
-static int open_part(struct file_receiver *receiver, const char *name, bool create,
-		     struct file_message_error *error)
+static int open_part(struct file_receiver *receiver, const char *name, bool create, struct file_message_error *error)
 {
 	int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | (create ? O_CREAT : 0);
 	char part[NAME_MAX + 1];
@@ -251,11 +250,12 @@ static int open_part(struct file_receiver *receiver, const char *name, bool crea
 		if (err) {
 			close(fd);
 			return fail(error, err, "%s: %s", part,
-				    err == EBUSY ? "another process receives a file of this name here" :
-				    err == EEXIST ? "not a regular file" : strerror(err));
+				    err == EBUSY  ? "another process receives a file of this name here" :
+				    err == EEXIST ? "not a regular file" :
+						    strerror(err));
 		}
-		if (!fstatat(receiver->dir, part, &now, AT_SYMLINK_NOFOLLOW) &&
-		    now.st_dev == ours.st_dev && now.st_ino == ours.st_ino)
+		if (!fstatat(receiver->dir, part, &now, AT_SYMLINK_NOFOLLOW) && now.st_dev == ours.st_dev &&
+		    now.st_ino == ours.st_ino)
 			return fd;
 		close(fd);
 	}
@@ -286,7 +286,7 @@ static enum file_receiver_result begin(struct file_receiver *receiver, const str
 {
 	struct file_message_error detail;
 	struct stat st;
-	int fd;
+	int fd, saved;
 
 	if (!fstatat(receiver->dir, msg->name, &st, AT_SYMLINK_NOFOLLOW) && S_ISDIR(st.st_mode)) {
 		fail(error, EBADMSG, "%s: a directory has this name", msg->name);
@@ -313,8 +313,8 @@ static enum file_receiver_result begin(struct file_receiver *receiver, const str
 		goto fail;
 	}
 	if ((uint64_t)st.st_size < msg->offset) {
-		fail(error, EBADMSG, "%s: offset %" PRIu64 " where %" PRId64 " must come next",
-		     msg->name, msg->offset, (int64_t)st.st_size);
+		fail(error, EBADMSG, "%s: offset %" PRIu64 " where %" PRId64 " must come next", msg->name, msg->offset,
+		     (int64_t)st.st_size);
 		goto fail;
 	}
 	receiver->fd = fd;
@@ -324,12 +324,9 @@ static enum file_receiver_result begin(struct file_receiver *receiver, const str
 	return FILE_RECEIVER_MORE;
 
 fail:
-	{
-		int saved = errno;
-
-		close(fd);
-		errno = saved;
-	}
+	saved = errno;
+	close(fd);
+	errno = saved;
 	return FILE_RECEIVER_ERROR;
 }
 
@@ -378,15 +375,16 @@ enum file_receiver_result file_receiver_take(struct file_receiver *receiver, con
 	if (receiver->fd >= 0 &&
 	    (msg.offset != receiver->offset || msg.size != receiver->size || strcmp(msg.name, receiver->name))) {
 		if (msg.offset > 0) {
-			fail(error, EBADMSG, "%s: offset %" PRIu64 " of %" PRIu64 " where offset %" PRIu64 " of %"
-			     PRIu64 " of %s must come next", msg.name, msg.offset, msg.size, receiver->offset,
-			     receiver->size, receiver->name);
+			fail(error, EBADMSG,
+			     "%s: offset %" PRIu64 " of %" PRIu64 " where offset %" PRIu64 " of %" PRIu64
+			     " of %s must come next",
+			     msg.name, msg.offset, msg.size, receiver->offset, receiver->size, receiver->name);
 			drop_part(receiver);
 			errno = EBADMSG;
 			return FILE_RECEIVER_ERROR;
 		}
-		fail(error, 0, "%s: incomplete, removed: %" PRIu64 " of %" PRIu64 " bytes had come",
-		     receiver->name, receiver->offset, receiver->size);
+		fail(error, 0, "%s: incomplete, removed: %" PRIu64 " of %" PRIu64 " bytes had come", receiver->name,
+		     receiver->offset, receiver->size);
 		drop_part(receiver);
 	}
 

@@ -22,9 +22,9 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define FILE_MESSAGE_MAX 4088		/* bytes of a message, its first line included */
-#define FILE_MESSAGE_DEFAULT 4048	/* the most that every kernel takes */
-#define FILE_MESSAGE_NAME_MAX 249	/* bytes of NAME: the partial file's name, ".NAME.part", must fit in NAME_MAX */
+#define FILE_MESSAGE_MAX      4088 /* bytes of a message, its first line included */
+#define FILE_MESSAGE_DEFAULT  4048 /* the most that every kernel takes */
+#define FILE_MESSAGE_NAME_MAX 249  /* bytes of NAME: the partial file's name, ".NAME.part", must fit in NAME_MAX */
 
 struct file_message_error {
 	char text[1024];
@@ -35,7 +35,7 @@ struct file_message {
 	uint64_t size;
 	uint64_t offset;
 	char name[FILE_MESSAGE_NAME_MAX + 1];
-	const void *data;	/* points into the message that was parsed */
+	const void *data; /* points into the message that was parsed */
 	size_t len;
 };
 
@@ -60,7 +60,7 @@ struct file_sender {
 	int fd;
 	size_t message_size;
 	uint64_t size;
-	uint64_t offset;	/* of the next chunk */
+	uint64_t offset; /* of the next chunk */
 	bool done;
 	char name[FILE_MESSAGE_NAME_MAX + 1];
 };
@@ -93,16 +93,16 @@ void file_sender_close(struct file_sender *sender);
 struct file_receiver {
 	int dir;
 	bool sync;
-	int fd;			/* the incomplete file, -1 between files */
+	int fd; /* the incomplete file, -1 between files */
 	uint64_t size;
-	uint64_t offset;	/* of the chunk that must come next */
-	char name[FILE_MESSAGE_NAME_MAX + 1];	/* of the incomplete file, or of the last complete one */
+	uint64_t offset;		      /* of the chunk that must come next */
+	char name[FILE_MESSAGE_NAME_MAX + 1]; /* of the incomplete file, or of the last complete one */
 };
 
 enum file_receiver_result {
 	FILE_RECEIVER_ERROR = -1,
-	FILE_RECEIVER_MORE = 0,		/* taken, more chunks of this file must follow */
-	FILE_RECEIVER_COMPLETE = 1,	/* taken, and the file named in receiver->name is complete */
+	FILE_RECEIVER_MORE = 0,	    /* taken, more chunks of this file must follow */
+	FILE_RECEIVER_COMPLETE = 1, /* taken, and the file named in receiver->name is complete */
 };
 
 /**
@@ -111,8 +111,7 @@ enum file_receiver_result {
  *
  * Return: 0, or -1 with errno and @error filled in.
  */
-int file_receiver_open(struct file_receiver *receiver, const char *path, bool sync,
-		       struct file_message_error *error);
+int file_receiver_open(struct file_receiver *receiver, const char *path, bool sync, struct file_message_error *error);
 
 /**
  * file_receiver_take() - Take one message.

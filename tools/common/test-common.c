@@ -35,7 +35,10 @@ static void escapes_what_a_terminal_obeys(void **state)
 		       "plain text, \xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80");
 	assert_escaped("\x1b[2J\x07\x7f", ESCAPE_LINE, "\\x1b[2J\\x07\\x7f");
 	/* C1 controls: as UTF-8, and as a byte */
-	assert_escaped("\xc2\x9b" "2J\x9b" "2J\xc2\x80", ESCAPE_LINE, "\\xc2\\x9b2J\\x9b2J\\xc2\\x80");
+	assert_escaped("\xc2\x9b"
+		       "2J\x9b"
+		       "2J\xc2\x80",
+		       ESCAPE_LINE, "\\xc2\\x9b2J\\x9b2J\\xc2\\x80");
 	assert_escaped("a\nb\tc\rd", ESCAPE_LINE, "a\\nb\\tc\\x0dd");
 	assert_escaped("a\nb\tc\rd", ESCAPE_LINES, "a\nb\tc\\x0dd");
 	assert_escaped("a\\b", ESCAPE_LINE, "a\\b");
@@ -96,8 +99,9 @@ static void parses_numbers(void **state)
 	assert_true(parse_number("0", 10, 0, 9, &n) && n == 0);
 	assert_true(parse_number("18446744073709551615", 10, 1, UINT64_MAX, &n) && n == UINT64_MAX);
 	assert_true(parse_number("0x10", 0, 0, 99, &n) && n == 16);
-	for (const char *const *bad = (const char *const[]) { "", " 1", "-1", "+1", "1x", "x", "18446744073709551616",
-							      "10", NULL }; *bad; bad++)
+	for (const char *const *bad =
+		     (const char *const[]){ "", " 1", "-1", "+1", "1x", "x", "18446744073709551616", "10", NULL };
+	     *bad; bad++)
 		assert_false(parse_number(*bad, 10, 0, 9, &n));
 	assert_int_equal(parse_timeout_ms("0"), 0);
 	assert_int_equal(parse_timeout_ms("0.0001"), 1);
@@ -151,7 +155,8 @@ static void counts_repeated_lines(void **state)
 	assert_int_equal(run(report_often, said, sizeof(said)), 0);
 	for (int i = 0; i < REPORT_MAX; i++)
 		assert_memory_equal(said + i * strlen(twice), twice, strlen(twice));
-	assert_string_equal(said + REPORT_MAX * strlen(twice), "test: again (990 more times)\n"
+	assert_string_equal(said + REPORT_MAX * strlen(twice),
+			    "test: again (990 more times)\n"
 			    "test: and again (990 more times)\ntest: other \\x1b[2J\ntest: again (1 more times)\n");
 }
 

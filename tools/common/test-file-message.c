@@ -19,7 +19,7 @@
 
 #include "file-message.h"
 
-#define NAME_249 \
+#define NAME_249                                                                                               \
 	"0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789" \
 	"0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789" \
 	"0123456789012345678901234567890123456789012345678"
@@ -162,7 +162,9 @@ static void refuses_each_malformed_message(void **state)
 		{ "FILE 1 0 ../a\nx", "'/' in file name '../a'" },
 		{ "FILE 1 0 a\tb\nx", "control character 0x09 at byte 1 of a file name" },
 		{ "FILE 1 0 a/\x1b[2J\nx", "control character 0x1b at byte 2 of a file name" },
-		{ "FILE 1 0 a\xc2\x9b" "2J\nx", "control character 0xc2 at byte 1 of a file name" },
+		{ "FILE 1 0 a\xc2\x9b"
+		  "2J\nx",
+		  "control character 0xc2 at byte 1 of a file name" },
 		{ "FILE 1 0 a\x7f\nx", "control character 0x7f at byte 1 of a file name" },
 		{ "FILE 1 0 a\r\nx", "control character 0x0d at byte 1 of a file name" },
 		{ "FILE 1 0 " NAME_249 "9\nx", "file name of 250 bytes: at most 249 can be sent" },

@@ -16,13 +16,13 @@
 
 #define PROMPT "hmc> "
 
-static struct hmc *console;		/* for readline's callbacks, which have no argument */
+static struct hmc *console; /* for readline's callbacks, which have no argument */
 static bool interactive;
-static bool installed;			/* readline controls the terminal */
-static bool visible;			/* and shows the line being typed */
-static bool ending;			/* after the last line: wait until the partition has received all */
+static bool installed; /* readline controls the terminal */
+static bool visible;   /* and shows the line being typed */
+static bool ending;    /* after the last line: wait until the partition has received all */
 static GSource *input;
-static GString *line;			/* the incomplete line when standard input is no terminal */
+static GString *line; /* the incomplete line when standard input is no terminal */
 static bool line_too_long;
 
 static const char help_text[] =
@@ -88,8 +88,10 @@ static void show_status(struct hmc *hmc)
 		hmc_say(hmc, "source:     %s (0x%08x)", source, hmc_state_source(hmc->state));
 	else
 		hmc_say(hmc, "source:     not known yet");
-	hmc_say(hmc, "pipe:       %s", !hmc_link_is_up(hmc->link) ? "not known" :
-		hmc_link_is_enabled(hmc->link) ? "enabled by the partition" : "disabled by the partition");
+	hmc_say(hmc, "pipe:       %s",
+		!hmc_link_is_up(hmc->link)     ? "not known" :
+		hmc_link_is_enabled(hmc->link) ? "enabled by the partition" :
+						 "disabled by the partition");
 	hmc_say(hmc, "session:    %016" PRIx64 ", %s%s", hmc_state_session(hmc->state),
 		hmc->state_path ? "kept in " : "not kept (--state would)", hmc->state_path ? hmc->state_path : "");
 	hmc_say(hmc, "received:   %" PRIu64, hmc_state_taken(hmc->state));
@@ -135,8 +137,10 @@ static void command(struct hmc *hmc, char *text)
 	} else if (!strcmp(text, "/quit")) {
 		end(hmc);
 	} else {
-		hmc_say(hmc, "no command '%s': /send, /status, /fault, /help or /quit; type two slashes to begin a "
-			"message with one: /%s", text, text);
+		hmc_say(hmc,
+			"no command '%s': /send, /status, /fault, /help or /quit; type two slashes to begin a "
+			"message with one: /%s",
+			text, text);
 	}
 }
 

@@ -5,13 +5,13 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define FRAME(t) (1u << HVPIPE_LINK_##t)
+#define FRAME(t)     (1u << HVPIPE_LINK_##t)
 #define BEHIND_STATE (FRAME(MESSAGE) | FRAME(ACK) | FRAME(NACK))
-#define ANY (BEHIND_STATE | FRAME(STATE))
+#define ANY	     (BEHIND_STATE | FRAME(STATE))
 
 static const struct {
 	const char *name;
-	unsigned int frames;		/* struck by default */
+	unsigned int frames; /* struck by default */
 	unsigned int possible;
 } kinds[HMC_FAULT_KINDS] = {
 	[HMC_FAULT_CLOSE] = { "close", BEHIND_STATE, ANY },
@@ -72,10 +72,10 @@ static bool G_GNUC_PRINTF(2, 3) set_error(GError **error, const char *format, ..
 }
 
 /* The names in a table: "a, b, c". */
-#define NAMES(table, names) \
-	do { \
-		(names) = g_string_new(NULL); \
-		for (size_t i_ = 0; i_ < G_N_ELEMENTS(table); i_++) \
+#define NAMES(table, names)                                                                      \
+	do {                                                                                     \
+		(names) = g_string_new(NULL);                                                    \
+		for (size_t i_ = 0; i_ < G_N_ELEMENTS(table); i_++)                              \
 			g_string_append_printf(names, "%s%s", i_ ? ", " : "", (table)[i_].name); \
 	} while (0)
 
@@ -85,7 +85,7 @@ static bool parse_kind(struct hmc_fault *fault, const char *word, GError **error
 
 	for (int i = 0; i < HMC_FAULT_KINDS; i++) {
 		if (!strcmp(word, kinds[i].name)) {
-			*fault = (struct hmc_fault) { .kind = i, .frames = kinds[i].frames, .count = 1, .every = 1 };
+			*fault = (struct hmc_fault){ .kind = i, .frames = kinds[i].frames, .count = 1, .every = 1 };
 			return true;
 		}
 	}
@@ -129,7 +129,7 @@ static bool parse_key(struct hmc_fault *fault, const char *word, GError **error)
 		return false;
 	}
 	return set_error(error, "'%s' does not know '%s', choose from: frame=NAME, count=N, every=N%s", name, word,
-		     fault->kind == HMC_FAULT_STALL ? ", ms=N" : "");
+			 fault->kind == HMC_FAULT_STALL ? ", ms=N" : "");
 }
 
 static struct hmc_fault *parse_fault(const char *text, GError **error)
@@ -206,7 +206,7 @@ bool hmc_faults_strike(GList **faults, HvpipeLinkType type, struct hmc_fault *st
 }
 
 size_t hmc_fault_corrupt(enum hmc_fault_kind kind, uint8_t *frame, size_t size, const HvpipeLinkHmcState *state,
-		       uint64_t queued)
+			 uint64_t queued)
 {
 	switch (kind) {
 	case HMC_FAULT_CLOSE:

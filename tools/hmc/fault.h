@@ -37,9 +37,9 @@ enum hmc_fault_kind {
 
 struct hmc_fault {
 	enum hmc_fault_kind kind;
-	unsigned int frames;		/* the types that it strikes, a bit (1 << HvpipeLinkType) each */
-	unsigned int ms;		/* duration of a stall, 0: without end */
-	unsigned int count;		/* strikes left, 0: without end */
+	unsigned int frames; /* the types that it strikes, a bit (1 << HvpipeLinkType) each */
+	unsigned int ms;     /* duration of a stall, 0: without end */
+	unsigned int count;  /* strikes left, 0: without end */
 	unsigned int every;
 	unsigned int seen;
 };
@@ -70,6 +70,6 @@ bool hmc_faults_strike(GList **faults, HvpipeLinkType type, struct hmc_fault *st
  * Return: bytes of the result.
  */
 size_t hmc_fault_corrupt(enum hmc_fault_kind kind, uint8_t *frame, size_t size, const HvpipeLinkHmcState *state,
-		       uint64_t queued);
+			 uint64_t queued);
 
 #endif

@@ -21,15 +21,15 @@ struct hmc_command {
 	const char *summary;
 	const char *description;
 	const GOptionEntry *options;
-	int max_arguments;		/* -1: any number */
+	int max_arguments; /* -1: any number */
 
-	bool (*start)(struct hmc *hmc);	/* false: it failed with hmc->status */
+	bool (*start)(struct hmc *hmc); /* false: it failed with hmc->status */
 	void (*stop)(struct hmc *hmc);	/* may be NULL, as the others below but message */
 	enum hmc_verdict (*message)(struct hmc *hmc, uint64_t sequence, const void *data, size_t len, GBytes **reply);
 	void (*changed)(struct hmc *hmc);
 	void (*done)(struct hmc *hmc, const char *name, uint64_t messages, uint64_t bytes, const char *error);
-	void (*say)(struct hmc *hmc, const char *text);	/* NULL: a line on standard error */
-	bool (*unfinished)(struct hmc *hmc);	/* true if a signal now leaves something undone */
+	void (*say)(struct hmc *hmc, const char *text); /* NULL: a line on standard error */
+	bool (*unfinished)(struct hmc *hmc);		/* true if a signal now leaves something undone */
 };
 
 struct hmc {
@@ -38,8 +38,8 @@ struct hmc {
 	struct hmc_state *state;
 	struct hmc_link *link;
 	struct hmc_outbox *outbox;
-	GSource *timeout;		/* of -t */
-	const char *awaited;		/* "no message", say: what -t reports */
+	GSource *timeout;    /* of -t */
+	const char *awaited; /* "no message", say: what -t reports */
 	bool progress_shown;
 	int status;
 
@@ -48,9 +48,9 @@ struct hmc {
 	bool verbose;
 	bool file;
 	bool reply;
-	uint64_t count;			/* 0: without end */
+	uint64_t count; /* 0: without end */
 	const char *dir;
-	int timeout_ms;			/* -1: without end */
+	int timeout_ms; /* -1: without end */
 	size_t message_size;
 	char **arguments;
 };
@@ -59,7 +59,7 @@ extern const struct hmc_command hmc_console, hmc_send, hmc_recv, hmc_echo;
 
 /* The options as GLib parses them, before they become those of struct hmc. */
 extern struct hmc_cli {
-	char **addresses;		/* of one parse */
+	char **addresses; /* of one parse */
 	char *state;
 	char *fault;
 	gboolean verbose;
@@ -73,7 +73,9 @@ extern struct hmc_cli {
 	char **rest;
 } cli;
 
+/* clang-format off */
 #define TIMEOUT_OPTION(text) { "timeout", 't', 0, G_OPTION_ARG_STRING, &cli.timeout, text, "SECONDS" }
+/* clang-format on */
 
 /* Tell the user one line. It is escaped: names and texts of the partition may be in it as they are. */
 void hmc_say(struct hmc *hmc, const char *format, ...) G_GNUC_PRINTF(2, 3);

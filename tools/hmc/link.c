@@ -19,7 +19,7 @@
  * second.
  */
 #define OUT_MESSAGES_MAX (64 * 1024)
-#define OUT_ANSWERS_MAX (1024 * 1024)
+#define OUT_ANSWERS_MAX	 (1024 * 1024)
 
 /* A connection that held for so long was a good one: the next retry comes soon. */
 #define GOOD_MS 1000
@@ -28,11 +28,11 @@
 #define REFUSALS_MAX 20
 
 enum phase {
-	PHASE_WAITING,		/* for the time of the next try */
+	PHASE_WAITING, /* for the time of the next try */
 	PHASE_CONNECTING,
-	PHASE_HELLO,		/* connected, our STATE is on its way, the hypervisor's has not come */
+	PHASE_HELLO, /* connected, our STATE is on its way, the hypervisor's has not come */
 	PHASE_UP,
-	PHASE_FINISHING,	/* only what is in `out` still goes; input is read and dropped */
+	PHASE_FINISHING, /* only what is in `out` still goes; input is read and dropped */
 	PHASE_ENDED,
 };
 
@@ -42,43 +42,43 @@ struct endpoint {
 };
 
 struct hmc_link {
-	GArray *endpoints;			/* where the source may be */
-	unsigned int at;		/* the one that is tried, or where it is */
-	unsigned int tries;		/* endpoints that failed since the last pause */
+	GArray *endpoints;  /* where the source may be */
+	unsigned int at;    /* the one that is tried, or where it is */
+	unsigned int tries; /* endpoints that failed since the last pause */
 	struct hmc_state *state;
 	struct hmc_link_timing timing;
 	const struct hmc_link_ops *ops;
 	void *user;
 
 	enum phase phase;
-	GCancellable *cancel;		/* of the connect under way */
-	GSocketConnection *connection;	/* in PHASE_HELLO, PHASE_UP and PHASE_FINISHING */
+	GCancellable *cancel;	       /* of the connect under way */
+	GSocketConnection *connection; /* in PHASE_HELLO, PHASE_UP and PHASE_FINISHING */
 	GSource *input;
-	GSource *output;		/* when the socket takes no more */
-	GSource *flush;			/* when there may be something to send */
-	bool reading;			/* input is being taken; what comes of it is flushed behind it */
+	GSource *output; /* when the socket takes no more */
+	GSource *flush;	 /* when there may be something to send */
+	bool reading;	 /* input is being taken; what comes of it is flushed behind it */
 	bool flush_due;
 	GSource *retry;
 	GSource *silence;
 	unsigned int retry_ms;
 	gint64 up_since;
 	bool enabled;
-	unsigned int refusals;		/* connections closed in place of an answer since the last good one */
-	bool message_unanswered;	/* the command left a message, and the program ends */
+	unsigned int refusals;	 /* connections closed in place of an answer since the last good one */
+	bool message_unanswered; /* the command left a message, and the program ends */
 	bool outage_reported;
 	bool silence_reported;
 
 	uint8_t in[16 * HVPIPE_LINK_MAX_FRAME];
 	size_t in_len;
 	GByteArray *out;
-	const GList *unsent;		/* the next of the pending messages to put into `out`, NULL: none */
-	uint64_t unsent_sequence;	/* its sequence, or of the next message to be queued */
-	uint64_t ever_sent;		/* the highest sequence that any connection of this session may have carried */
+	const GList *unsent;	  /* the next of the pending messages to put into `out`, NULL: none */
+	uint64_t unsent_sequence; /* its sequence, or of the next message to be queued */
+	uint64_t ever_sent;	  /* the highest sequence that any connection of this session may have carried */
 
-	GList *faults;			/* injected */
-	bool corrupted;			/* by one of them: nothing more goes out on this connection ... */
-	bool close_due;			/* ... and it ends with what is in `out` */
-	bool stalled;			/* nothing goes out or comes in for now */
+	GList *faults;	/* injected */
+	bool corrupted; /* by one of them: nothing more goes out on this connection ... */
+	bool close_due; /* ... and it ends with what is in `out` */
+	bool stalled;	/* nothing goes out or comes in for now */
 	GSource *stall;
 };
 
@@ -209,8 +209,9 @@ static void refused(struct hmc_link *link, const char *why)
 	GError *error = NULL;
 	char *text = g_strdup_printf("%s: the hypervisor closed the connection in place of an answer (%s): it refuses "
 				     "session %016" PRIx64 " with %" PRIu64 " messages taken, or it is no source's "
-				     "socket; its own log has the reason", hmc_link_address(link), why,
-				     hmc_state_session(link->state), hmc_state_taken(link->state));
+				     "socket; its own log has the reason",
+				     hmc_link_address(link), why, hmc_state_session(link->state),
+				     hmc_state_taken(link->state));
 
 	if (++link->refusals >= REFUSALS_MAX) {
 		g_set_error(&error, G_IO_ERROR, G_IO_ERROR_CONNECTION_REFUSED, "%s; given up after %u times", text,
@@ -270,7 +271,7 @@ static void fail(struct hmc_link *link, GError *error)
 
 static HvpipeLinkHmcState our_state(struct hmc_link *link)
 {
-	return (HvpipeLinkHmcState) {
+	return (HvpipeLinkHmcState){
 		.session = hmc_state_session(link->state),
 		.taken = hmc_state_taken(link->state),
 		.first = hmc_state_acknowledged(link->state) + 1,
@@ -464,8 +465,9 @@ static bool take_state(struct hmc_link *link, const uint8_t *payload)
 		return false;
 	}
 	if (!hvpipe_link_ack_valid(s.received, link->ever_sent)) {
-		malformed(link, "STATE says that message %" PRIu64 " was received, but the last one sent is %" PRIu64
-			  "%s%s", s.received, link->ever_sent,
+		malformed(link,
+			  "STATE says that message %" PRIu64 " was received, but the last one sent is %" PRIu64 "%s%s",
+			  s.received, link->ever_sent,
 			  hmc_state_path(link->state) ? "; perhaps an old copy of the state file " : "",
 			  hmc_state_path(link->state) ? hmc_state_path(link->state) : "");
 		return false;
@@ -474,11 +476,11 @@ static bool take_state(struct hmc_link *link, const uint8_t *payload)
 	if (known && known != s.source && first) {
 		const char *path = hmc_state_path(link->state);
 
-		error = g_error_new(G_IO_ERROR, G_IO_ERROR_FAILED,
-				    "%s: source 0x%08x is there, but %s%s is the session with source 0x%08x; %s",
-				    hmc_link_address(link), s.source, path ? "state file " : "this", path ? path : "",
-				    known, path ? "connect to that source, or use another state file" :
-				    "start again for the other one");
+		error = g_error_new(
+			G_IO_ERROR, G_IO_ERROR_FAILED,
+			"%s: source 0x%08x is there, but %s%s is the session with source 0x%08x; %s",
+			hmc_link_address(link), s.source, path ? "state file " : "this", path ? path : "", known,
+			path ? "connect to that source, or use another state file" : "start again for the other one");
 		fail(link, error);
 		return false;
 	}
@@ -501,8 +503,8 @@ static bool take_state(struct hmc_link *link, const uint8_t *payload)
 		link->unsent = hmc_state_pending(link->state)->head;
 		link->unsent_sequence = hmc_state_acknowledged(link->state) + 1;
 		notice(link, link->outage_reported ? HMC_NOTICE_BACK : HMC_NOTICE_DETAIL,
-		       "%s: connected to %s (0x%08x), the partition has its pipe %s",
-		       hmc_link_address(link), name, s.source, enabled ? "enabled" : "disabled");
+		       "%s: connected to %s (0x%08x), the partition has its pipe %s", hmc_link_address(link), name,
+		       s.source, enabled ? "enabled" : "disabled");
 		link->outage_reported = false;
 		link->silence_reported = false;
 	} else if (enabled != link->enabled) {
@@ -633,8 +635,10 @@ static gboolean on_input(GSocket *socket, GIOCondition condition, gpointer user)
 		return G_SOURCE_REMOVE;
 	}
 	if (n == 0) {
-		g_snprintf(why, sizeof(why), link->in_len ? "closed by the other side %zu bytes into a frame" :
-			   "closed by the other side", link->in_len);
+		g_snprintf(why, sizeof(why),
+			   link->in_len ? "closed by the other side %zu bytes into a frame" :
+					  "closed by the other side",
+			   link->in_len);
 		lost(link, why);
 		return G_SOURCE_REMOVE;
 	}
@@ -669,7 +673,8 @@ static gboolean on_silence(gpointer user)
 	if (link->phase == PHASE_HELLO)
 		notice(link, HMC_NOTICE_WAIT,
 		       "%s: connected, but nobody answers: another HMC may be connected there (QEMU serves one at a "
-		       "time), or it is no source's socket; waiting, SIGINT ends", hmc_link_address(link));
+		       "time), or it is no source's socket; waiting, SIGINT ends",
+		       hmc_link_address(link));
 	else
 		notice(link, HMC_NOTICE_WAIT, "%s: connecting takes long; waiting, SIGINT ends",
 		       hmc_link_address(link));
@@ -727,7 +732,8 @@ static void on_connected(GObject *client, GAsyncResult *result, gpointer user)
 		if (!link->outage_reported && g_error_matches(error, G_IO_ERROR, G_IO_ERROR_WOULD_BLOCK))
 			notice(link, HMC_NOTICE_WAIT,
 			       "%s: others wait there already, and QEMU serves one HMC at a time; trying again, "
-			       "SIGINT ends", all);
+			       "SIGINT ends",
+			       all);
 		else if (!link->outage_reported)
 			notice(link, HMC_NOTICE_WAIT, "waiting for %s: %s; trying again, SIGINT ends", all,
 			       error->message);
@@ -768,8 +774,8 @@ static GSocketConnectable *parse_unix(const char *path, GError **error)
 	if (!*path || strlen(path) >= sizeof(((struct sockaddr_un *)NULL)->sun_path)) {
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
 			    "address '%s': a path of %zu bytes; a socket's has 1 to %zu, "
-			    "so a shorter one is needed (a relative one, say)", path, strlen(path),
-			    sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1);
+			    "so a shorter one is needed (a relative one, say)",
+			    path, strlen(path), sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1);
 		return NULL;
 	}
 	return G_SOCKET_CONNECTABLE(g_unix_socket_address_new(path));
@@ -783,15 +789,15 @@ static GSocketConnectable *parse_tcp(const char *text, GError **error)
 
 	if (!colon || colon == text || !g_ascii_string_to_unsigned(colon + 1, 10, 1, 65535, &port, NULL)) {
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
-			    "address '%s': HOST:PORT with a port from 1 to 65535 is needed",
-			    text);
+			    "address '%s': HOST:PORT with a port from 1 to 65535 is needed", text);
 		return NULL;
 	}
 	target = g_network_address_parse(text, port, NULL);
 	if (!target)
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
 			    "address '%s': no host name or IP address (write IPv6 as "
-			    "[::1]:4321)", text);
+			    "[::1]:4321)",
+			    text);
 	return target;
 }
 

@@ -18,16 +18,16 @@
 struct hmc_link;
 
 enum hmc_verdict {
-	HMC_TAKE,	/* it is where it must go, on stable storage if the state is a file */
-	HMC_REFUSE,	/* nobody takes it: the partition's send fails */
-	HMC_LEAVE,	/* no answer, and no more is read: the program ends, the hypervisor keeps the message */
+	HMC_TAKE,   /* it is where it must go, on stable storage if the state is a file */
+	HMC_REFUSE, /* nobody takes it: the partition's send fails */
+	HMC_LEAVE,  /* no answer, and no more is read: the program ends, the hypervisor keeps the message */
 };
 
 enum hmc_notice {
-	HMC_NOTICE_WAIT,	/* once an outage: what is waited for */
-	HMC_NOTICE_BACK,	/* the end of an outage that was told of */
-	HMC_NOTICE_ERROR,	/* the other side did what it must not */
-	HMC_NOTICE_DETAIL,	/* connected, lost, enabled, disabled */
+	HMC_NOTICE_WAIT,   /* once an outage: what is waited for */
+	HMC_NOTICE_BACK,   /* the end of an outage that was told of */
+	HMC_NOTICE_ERROR,  /* the other side did what it must not */
+	HMC_NOTICE_DETAIL, /* connected, lost, enabled, disabled */
 };
 
 struct hmc_link_ops {
@@ -42,9 +42,9 @@ struct hmc_link_ops {
 };
 
 struct hmc_link_timing {
-	unsigned int retry_min_ms;	/* before the first try to connect again; it doubles ... */
-	unsigned int retry_max_ms;	/* ... up to this */
-	unsigned int answer_ms;		/* without an answer for so long, say so */
+	unsigned int retry_min_ms; /* before the first try to connect again; it doubles ... */
+	unsigned int retry_max_ms; /* ... up to this */
+	unsigned int answer_ms;	   /* without an answer for so long, say so */
 };
 
 extern const struct hmc_link_timing hmc_link_default_timing;
@@ -85,11 +85,11 @@ bool hmc_link_send(struct hmc_link *link, const void *data, size_t len, GError *
  * Return: false with @error, which names the mistake, and nothing changed.
  */
 bool hmc_link_set_faults(struct hmc_link *link, const char *text, GError **error);
-char *hmc_link_faults(const struct hmc_link *link);	/* what is left of them, for g_free() */
+char *hmc_link_faults(const struct hmc_link *link); /* what is left of them, for g_free() */
 
 bool hmc_link_is_up(const struct hmc_link *link);
-bool hmc_link_is_enabled(const struct hmc_link *link);	/* up, and the partition has its pipe on */
-const char *hmc_link_address(const struct hmc_link *link);	/* where it is, or is tried now */
+bool hmc_link_is_enabled(const struct hmc_link *link);	   /* up, and the partition has its pipe on */
+const char *hmc_link_address(const struct hmc_link *link); /* where it is, or is tried now */
 
 /**
  * hmc_link_finish() - End the connection in order: what was answered goes out, and the other side reads it to the end.

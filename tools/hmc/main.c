@@ -15,7 +15,7 @@
 #define DEFAULT_ADDRESS "hmc1.sock"
 
 /* How long the other side may take to read our last frames, and after a signal, which is answered within a second. */
-#define FINISH_MS 2000
+#define FINISH_MS	 2000
 #define FINISH_SIGNAL_MS 400
 
 const char program_name[] = "hvpipe-hmc";
@@ -193,7 +193,8 @@ static gboolean on_stop(gint fd, GIOCondition condition, gpointer user)
 static const GOptionEntry common_options[] = {
 	{ "connect", 'c', 0, G_OPTION_ARG_FILENAME_ARRAY, &cli.addresses,
 	  "The source's socket: PATH, unix:PATH, HOST:PORT or tcp:HOST:PORT; several in turn, as for a partition that "
-	  "migrates; default " DEFAULT_ADDRESS, "ADDRESS" },
+	  "migrates; default " DEFAULT_ADDRESS,
+	  "ADDRESS" },
 	{ "state", 0, 0, G_OPTION_ARG_FILENAME, &cli.state,
 	  "Keep the session in FILE, so that it goes on after the end of this process", "FILE" },
 	{ "fault", 0, 0, G_OPTION_ARG_STRING, &cli.fault,
@@ -207,8 +208,7 @@ static const GOptionEntry common_options[] = {
 
 /* The arguments of the command. */
 static const GOptionEntry rest_option[] = {
-	{ G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &cli.rest, NULL, NULL },
-	G_OPTION_ENTRY_NULL
+	{ G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &cli.rest, NULL, NULL }, G_OPTION_ENTRY_NULL
 };
 
 static const struct hmc_command *const commands[] = { &hmc_console, &hmc_send, &hmc_recv, &hmc_echo };
@@ -300,7 +300,7 @@ static void apply_options(struct hmc *hmc)
 	hmc->arguments = cli.rest ? cli.rest : none;
 	hmc->count = cli.count ? parse_count(cli.count) : 0;
 	hmc->message_size = cli.message_size ? parse_message_size(cli.message_size, FILE_MESSAGE_MAX) :
-			    FILE_MESSAGE_DEFAULT;
+					       FILE_MESSAGE_DEFAULT;
 	hmc->timeout_ms = cli.timeout ? parse_timeout_ms(cli.timeout) : -1;
 }
 

@@ -14,22 +14,22 @@
 #include "loop.h"
 
 struct item {
-	char *name;			/* NULL: a line */
+	char *name; /* NULL: a line */
 	enum hmc_outbox_kind kind;
 	bool open;
-	struct file_sender file;	/* HMC_OUTBOX_FILE */
-	int fd;				/* HMC_OUTBOX_RAW */
-	bool waits;			/* not a regular file, so a read may block ... */
-	bool ready;			/* ... but the next one does not */
+	struct file_sender file; /* HMC_OUTBOX_FILE */
+	int fd;			 /* HMC_OUTBOX_RAW */
+	bool waits;		 /* not a regular file, so a read may block ... */
+	bool ready;		 /* ... but the next one does not */
 	bool eof;
-	char data[FILE_MESSAGE_MAX];	/* a line, or the begin of the next message of a raw file */
+	char data[FILE_MESSAGE_MAX]; /* a line, or the begin of the next message of a raw file */
 	size_t len;
 
-	bool queued;			/* to its end, or to its error */
+	bool queued; /* to its end, or to its error */
 	uint64_t messages;
-	uint64_t bytes;			/* read so far */
-	uint64_t size;			/* 0: not known */
-	uint64_t last;			/* sequence of the last message */
+	uint64_t bytes; /* read so far */
+	uint64_t size;	/* 0: not known */
+	uint64_t last;	/* sequence of the last message */
 	char *error;
 };
 
@@ -41,7 +41,7 @@ struct hmc_outbox {
 	void *user;
 	GQueue items;
 	GSource *pump;
-	GSource *readable;		/* on the item that is being read */
+	GSource *readable; /* on the item that is being read */
 };
 
 static const char *shown(const char *path)

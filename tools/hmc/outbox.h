@@ -15,8 +15,8 @@
 #define HMC_OUTBOX_WINDOW 256
 
 enum hmc_outbox_kind {
-	HMC_OUTBOX_RAW,		/* a file's bytes; "-" is standard input */
-	HMC_OUTBOX_FILE,	/* file messages */
+	HMC_OUTBOX_RAW,	 /* a file's bytes; "-" is standard input */
+	HMC_OUTBOX_FILE, /* file messages */
 };
 
 struct hmc_outbox;

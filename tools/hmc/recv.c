@@ -10,7 +10,7 @@
 /* Replies of echo that the partition has not received. Beyond them echo refuses messages. */
 #define ECHO_PENDING_MAX 1024
 
-static uint64_t received;		/* messages, or files with -d */
+static uint64_t received; /* messages, or files with -d */
 static struct file_receiver receiver = { .dir = -1, .fd = -1 };
 
 static bool recv_start(struct hmc *hmc)
@@ -128,8 +128,7 @@ static enum hmc_verdict echo_message(struct hmc *hmc, uint64_t sequence, const v
 {
 	if (hmc_state_pending(hmc->state)->length >= ECHO_PENDING_MAX) {
 		hmc_say(hmc, "%s: message %" PRIu64 " refused: the partition has not received %d replies",
-			hmc_link_address(hmc->link), sequence,
-			ECHO_PENDING_MAX);
+			hmc_link_address(hmc->link), sequence, ECHO_PENDING_MAX);
 		return HMC_REFUSE;
 	}
 	*reply = g_bytes_new(data, len);

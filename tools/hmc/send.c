@@ -8,16 +8,16 @@
 #include <unistd.h>
 
 /* When the partition has been silent for this long, say what is missing. */
-#define STALL_MS 5000
+#define STALL_MS    5000
 #define PROGRESS_MS 200
 
 static struct {
-	GSource *tick;			/* progress and stalls */
-	unsigned int argument;		/* the next one to send */
+	GSource *tick;	       /* progress and stalls */
+	unsigned int argument; /* the next one to send */
 	bool reply_wanted;
 	char *reply_name;
 	gint64 started;
-	gint64 moved;			/* the time of the last acknowledgement */
+	gint64 moved; /* the time of the last acknowledgement */
 	uint64_t acknowledged;
 	bool stall_reported;
 } session;
@@ -51,8 +51,7 @@ static gboolean on_tick(gpointer user)
 	if (pending && hmc_link_is_up(hmc->link) && !session.stall_reported &&
 	    g_get_monotonic_time() - session.moved > STALL_MS * 1000) {
 		hmc_say(hmc, "%s: waiting for the partition to receive: %u %s sent, its pipe is %s",
-			hmc_link_address(hmc->link),
-			pending, pending == 1 ? "message" : "messages",
+			hmc_link_address(hmc->link), pending, pending == 1 ? "message" : "messages",
 			hmc_link_is_enabled(hmc->link) ? "enabled" : "disabled");
 		session.stall_reported = true;
 	}
@@ -91,8 +90,7 @@ static bool send_start(struct hmc *hmc)
 		hmc->arguments = standard_input;
 	}
 	for (char **path = hmc->arguments; *path; path++) {
-		char *error = hmc_outbox_check(hmc->outbox, *path,
-					       hmc->file ? HMC_OUTBOX_FILE : HMC_OUTBOX_RAW);
+		char *error = hmc_outbox_check(hmc->outbox, *path, hmc->file ? HMC_OUTBOX_FILE : HMC_OUTBOX_RAW);
 
 		if (error) {
 			report("%s; nothing was sent", error);
@@ -140,7 +138,8 @@ static void send_done(struct hmc *hmc, const char *name, uint64_t messages, uint
 		session.reply_wanted = true;
 		/* Standard input alone needs no name. */
 		session.reply_name = strcmp(name, "-") ? g_strdup(name) :
-				     hmc->arguments[1] ? g_strdup("standard input") : NULL;
+				     hmc->arguments[1] ? g_strdup("standard input") :
+							 NULL;
 		hmc_restart_timeout(hmc, "no message");
 	}
 	end_of_send(hmc);

@@ -19,7 +19,7 @@
 
 #define HEADER_SIZE 40
 #define RECORD_SIZE 40
-#define RECORD_MAX (RECORD_SIZE + HVPIPE_LINK_MAX_PAYLOAD)
+#define RECORD_MAX  (RECORD_SIZE + HVPIPE_LINK_MAX_PAYLOAD)
 
 /* The file is written anew when it has grown beyond this, and beyond four times what it must hold. */
 #define COMPACT_SIZE (1024 * 1024)
@@ -38,16 +38,16 @@ struct progress {
 struct hmc_state {
 	uint64_t session;
 	struct progress progress;
-	GQueue pending;		/* of GBytes: the messages acknowledged + 1 .. queued */
-	uint64_t pending_size;	/* of their records */
+	GQueue pending;	       /* of GBytes: the messages acknowledged + 1 .. queued */
+	uint64_t pending_size; /* of their records */
 
-	char *path;		/* NULL: memory only */
+	char *path; /* NULL: memory only */
 	int fd;
-	uint64_t size;		/* of the file, whole records only */
+	uint64_t size; /* of the file, whole records only */
 	uint64_t compact_at;
 	uint64_t cut;
-	bool dirty;		/* something was appended since the last sync */
-	bool broken;		/* an append failed and could not be taken back */
+	bool dirty;  /* something was appended since the last sync */
+	bool broken; /* an append failed and could not be taken back */
 };
 
 static bool fail_errno(GError **error, const char *path, const char *what, int err)
@@ -67,7 +67,8 @@ static bool G_GNUC_PRINTF(3, 4) fail_damaged(GError **error, const char *path, c
 	va_end(args);
 	g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
 		    "%s: damaged state file: %s. Move the file away to begin a "
-		    "new session; messages in it that wait for the partition are not sent then", path, what);
+		    "new session; messages in it that wait for the partition are not sent then",
+		    path, what);
 	g_free(what);
 	return false;
 }
@@ -167,8 +168,10 @@ static int open_locked(const char *path, int flags, GError **error)
 		}
 		if (flock(fd, LOCK_EX | LOCK_NB)) {
 			if (errno == EWOULDBLOCK)
-				g_set_error(error, G_IO_ERROR, G_IO_ERROR_BUSY, "%s: in use by another hvpipe-hmc; "
-					    "end that one, or use a state file of your own", path);
+				g_set_error(error, G_IO_ERROR, G_IO_ERROR_BUSY,
+					    "%s: in use by another hvpipe-hmc; "
+					    "end that one, or use a state file of your own",
+					    path);
 			else
 				fail_errno(error, path, "lock", errno);
 			close(fd);
@@ -218,7 +221,8 @@ static int make_new(const char *path, GError **error)
 	if (old < 0 && errno != ENOENT) {
 		g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno),
 			    "%s: %s; it is in the way of the new state file, "
-			    "remove it", path, errno == ELOOP ? "a symbolic link" : g_strerror(errno));
+			    "remove it",
+			    path, errno == ELOOP ? "a symbolic link" : g_strerror(errno));
 		return -1;
 	}
 	if (old >= 0) {
@@ -227,8 +231,10 @@ static int make_new(const char *path, GError **error)
 			unlink(path);
 		close(old);
 		if (in_use) {
-			g_set_error(error, G_IO_ERROR, G_IO_ERROR_BUSY, "%s: in use by another hvpipe-hmc; "
-				    "end that one, or use a state file of your own", path);
+			g_set_error(error, G_IO_ERROR, G_IO_ERROR_BUSY,
+				    "%s: in use by another hvpipe-hmc; "
+				    "end that one, or use a state file of your own",
+				    path);
 			return -1;
 		}
 	}
@@ -310,9 +316,8 @@ static bool load_record(struct hmc_state *state, const uint8_t *p, uint64_t offs
 	if ((before->source && progress.source != before->source) || progress.taken < before->taken ||
 	    progress.acknowledged < before->acknowledged || progress.queued != before->queued + (len > 0) ||
 	    progress.acknowledged > progress.queued)
-		return fail_damaged(error, state->path, "the record at byte %" PRIu64
-				    " does not follow from the one before",
-				    offset);
+		return fail_damaged(error, state->path,
+				    "the record at byte %" PRIu64 " does not follow from the one before", offset);
 	message = len ? g_bytes_new(p + RECORD_SIZE, len) : NULL;
 	apply(state, &progress, message);
 	g_clear_pointer(&message, g_bytes_unref);
@@ -328,7 +333,8 @@ static bool parse(struct hmc_state *state, const uint8_t *data, size_t size, GEr
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
 			    "%s: not a state file of hvpipe-hmc (%zu bytes that do "
 			    "not begin with \"hvpipe-hmc 1\"); give --state a name that does not exist yet to begin a "
-			    "new one", state->path, size);
+			    "new one",
+			    state->path, size);
 		return false;
 	}
 	if (size < HEADER_SIZE)
@@ -355,8 +361,8 @@ static bool parse(struct hmc_state *state, const uint8_t *data, size_t size, GEr
 		return fail_damaged(error, state->path, "no whole record at byte %" PRIu64 " of %zu", offset, size);
 	for (uint64_t o = offset + 1; o < size; o++)
 		if (whole_record(data + o, size - o))
-			return fail_damaged(error, state->path, "no whole record at byte %" PRIu64
-					    ", but one behind it", offset);
+			return fail_damaged(error, state->path,
+					    "no whole record at byte %" PRIu64 ", but one behind it", offset);
 	state->size = offset;
 	state->cut = size - offset;
 	return true;
@@ -491,7 +497,8 @@ static bool append_and_apply(struct hmc_state *state, const struct progress *pro
 	if (state->broken) {
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
 			    "%s: an earlier write failed and could not be taken back; "
-			    "see to the file system and start again", state->path);
+			    "see to the file system and start again",
+			    state->path);
 		return false;
 	}
 

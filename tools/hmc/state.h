@@ -46,8 +46,8 @@ struct hmc_state;
 struct hmc_state *hmc_state_open(const char *path, GError **error);
 void hmc_state_close(struct hmc_state *state);
 
-const char *hmc_state_path(const struct hmc_state *state);	/* NULL: memory only */
-uint64_t hmc_state_cut(const struct hmc_state *state);		/* bytes of an unfinished append, cut off by the load */
+const char *hmc_state_path(const struct hmc_state *state); /* NULL: memory only */
+uint64_t hmc_state_cut(const struct hmc_state *state);	   /* bytes of an unfinished append, cut off by the load */
 uint64_t hmc_state_session(const struct hmc_state *state);
 uint32_t hmc_state_source(const struct hmc_state *state);
 uint64_t hmc_state_taken(const struct hmc_state *state);

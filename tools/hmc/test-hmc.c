@@ -21,7 +21,7 @@
 
 #include "spapr_hvpipe_link.h"
 
-#define SOURCE 0x02000001
+#define SOURCE	   0x02000001
 #define PATIENCE_S 20
 
 static const char *program;
@@ -29,7 +29,7 @@ static char *dir;
 static int listener = -1;
 static int peer = -1;
 static pid_t pid;
-static int in = -1, out = -1, err = -1;	/* the program's */
+static int in = -1, out = -1, err = -1; /* the program's */
 
 static char *in_dir(const char *name)
 {
@@ -89,7 +89,7 @@ static int teardown(void **context)
  */
 
 /* Run it with the socket and these arguments. */
-#define start(...) start_argv((const char *const[]) { program, "-c", in_dir("socket"), __VA_ARGS__, NULL })
+#define start(...) start_argv((const char *const[]){ program, "-c", in_dir("socket"), __VA_ARGS__, NULL })
 
 static void start_argv(const char *const *argv)
 {
@@ -505,8 +505,8 @@ static void recv_t_reports_once(void **context)
 /* No name stops the next file, and nothing of a name reaches the terminal as it is. */
 static void recv_d_survives_poisonous_names(void **context)
 {
-	static const char *const names[] = { "dir", ".", "..", ".bashrc", ".x.part", "a/b", "/\x1b[2J", "a\x1b[2J",
-					     "a\xc2\x9bK", "\x1b]0;title\x07/x" };
+	static const char *const names[] = { "dir", ".",	"..",	    ".bashrc",	  ".x.part",
+					     "a/b", "/\x1b[2J", "a\x1b[2J", "a\xc2\x9bK", "\x1b]0;title\x07/x" };
 	char *said;
 
 	assert_int_equal(mkdir(in_dir("dir"), 0700), 0);
@@ -522,7 +522,9 @@ static void recv_d_survives_poisonous_names(void **context)
 	peer_frame(HVPIPE_LINK_MESSAGE, 1, "FILE 1 0 good\nx");
 	expect_frame(HVPIPE_LINK_ACK, 1, NULL);
 	/* Latin-1: a name like others, but no text. */
-	peer_frame(HVPIPE_LINK_MESSAGE, 2, "FILE 1 0 \x9b" "2J\nx");
+	peer_frame(HVPIPE_LINK_MESSAGE, 2,
+		   "FILE 1 0 \x9b"
+		   "2J\nx");
 	expect_frame(HVPIPE_LINK_ACK, 2, NULL);
 	expect_end();
 	expect_exit(1);
@@ -549,7 +551,9 @@ static void a_reply_is_escaped_on_a_terminal(void **context)
 	come_up();
 	expect_frame(HVPIPE_LINK_MESSAGE, 1, "question");
 	peer_frame(HVPIPE_LINK_ACK, 1, NULL);
-	peer_frame(HVPIPE_LINK_MESSAGE, 1, "\x1b[2J\xc2\x9b" "2J answer");
+	peer_frame(HVPIPE_LINK_MESSAGE, 1,
+		   "\x1b[2J\xc2\x9b"
+		   "2J answer");
 	expect_frame(HVPIPE_LINK_ACK, 1, NULL);
 	wait_for_words(terminal, "a: \\x1b[2J\\xc2\\x9b2J answer\r\n");
 	expect_exit(0);
@@ -605,14 +609,14 @@ static void a_fifo_without_writer_does_not_block(void **context)
 
 static void what_is_no_socket_ends_it(void **context)
 {
-	start_argv((const char *const[]) { program, "-c", "/etc/passwd", "recv", NULL });
+	start_argv((const char *const[]){ program, "-c", "/etc/passwd", "recv", NULL });
 	expect_exit(1);
 	expect_text(err, "hvpipe-hmc: /etc/passwd: not a socket\n");
 }
 
 static void full_output_is_status_1(void **context)
 {
-	for (const char *const *word = (const char *const[]) { "--help", "help", "-V", NULL }; *word; word++) {
+	for (const char *const *word = (const char *const[]){ "--help", "help", "-V", NULL }; *word; word++) {
 		char *command = g_strdup_printf("%s %s >/dev/full 2>&1", program, *word);
 		int status = system(command);
 

@@ -19,20 +19,20 @@
 #include "link.h"
 #include "spapr_hvpipe_link.h"
 
-#define SOURCE 0x02000001
+#define SOURCE	    0x02000001
 #define PATIENCE_US (10 * 1000000)
 
 /* One HMC with the hypervisor's end of its socket, and all that the link told. */
 static struct fixture {
 	char *dir;
 	char *path;
-	char *other;			/* another place, where no one listens at first */
-	int listener;			/* at path, or at the other place once that is listened at */
+	char *other;  /* another place, where no one listens at first */
+	int listener; /* at path, or at the other place once that is listened at */
 	int peer;
 	struct hmc_state *state;
 	struct hmc_link *link;
 
-	GString *messages;		/* "SEQUENCE:PAYLOAD " of each */
+	GString *messages; /* "SEQUENCE:PAYLOAD " of each */
 	unsigned int message_count;
 	enum hmc_verdict verdict;
 	bool echo;
@@ -76,15 +76,15 @@ static const struct hmc_link_ops ops = {
 static const struct hmc_link_timing timing = { .retry_min_ms = 1, .retry_max_ms = 4, .answer_ms = 100 };
 
 /* Run the link until the condition holds. */
-#define spin_until(condition) \
-	do { \
-		gint64 deadline_ = g_get_monotonic_time() + PATIENCE_US; \
-		while (!(condition)) { \
-			if (g_get_monotonic_time() > deadline_) \
+#define spin_until(condition)                                                   \
+	do {                                                                    \
+		gint64 deadline_ = g_get_monotonic_time() + PATIENCE_US;        \
+		while (!(condition)) {                                          \
+			if (g_get_monotonic_time() > deadline_)                 \
 				fail_msg("waited in vain for: %s", #condition); \
-			if (!g_main_context_iteration(NULL, FALSE)) \
-				g_usleep(200); \
-		} \
+			if (!g_main_context_iteration(NULL, FALSE))             \
+				g_usleep(200);                                  \
+		}                                                               \
 	} while (0)
 
 static void spin_for(unsigned int ms)
@@ -674,9 +674,9 @@ static void peer_header(uint8_t version, uint8_t type, uint16_t length, uint32_t
 
 #define MALFORMED_TEST(name, words, ...) \
 	static void name(void **context) \
-	{ \
-		come_up(); \
-		__VA_ARGS__; \
+	{                                \
+		come_up();               \
+		__VA_ARGS__;             \
 		expect_malformed(words); \
 	}
 
@@ -978,11 +978,14 @@ static void a_fault_in_place_of_a_message_costs_a_connection_only(void **context
 {
 	static const struct {
 		const char *fault;
-		bool ends;		/* by itself */
+		bool ends; /* by itself */
 		size_t bytes;
 	} faults[] = {
-		{ "close", true, 0 }, { "cut", true, (HVPIPE_LINK_HEADER_SIZE + 4) / 2 }, { "random", false, 64 },
-		{ "version", false, HVPIPE_LINK_HEADER_SIZE + 4 }, { "gap", false, HVPIPE_LINK_HEADER_SIZE + 1 },
+		{ "close", true, 0 },
+		{ "cut", true, (HVPIPE_LINK_HEADER_SIZE + 4) / 2 },
+		{ "random", false, 64 },
+		{ "version", false, HVPIPE_LINK_HEADER_SIZE + 4 },
+		{ "gap", false, HVPIPE_LINK_HEADER_SIZE + 1 },
 		{ "ack,frame=message", false, HVPIPE_LINK_HEADER_SIZE },
 		{ "second-state", false, HVPIPE_LINK_HEADER_SIZE + HVPIPE_LINK_HMC_STATE_SIZE },
 	};

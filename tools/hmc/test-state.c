@@ -165,7 +165,7 @@ static void a_file_cut_off_anywhere_is_an_earlier_state_or_refused(void **contex
 	gsize size, base = 0;
 	char *data;
 
-	base = 80;	/* a new file: header and one record */
+	base = 80; /* a new file: header and one record */
 	queue(state, "message one");
 	take(state, NULL);
 	queue(state, "message two");

@@ -15,19 +15,19 @@
 
 struct options {
 	uint32_t source;
-	char source_name[32];	/* as it was typed, for messages */
+	char source_name[32]; /* as it was typed, for messages */
 	bool source_given;
 	bool file;
 	bool reply;
 	bool json;
 	const char *dir;
 	const char *exec;
-	const char *on_failure;	/* reply when the command fails; NULL: none */
+	const char *on_failure; /* reply when the command fails; NULL: none */
 	const char *report;	/* file for the report of doctor */
 	const char *root;	/* doctor looks below this directory */
 	uint64_t count;		/* 0: without end */
 	int timeout_ms;		/* -1: without end */
-	int command_timeout_ms;	/* 0: without end */
+	int command_timeout_ms; /* 0: without end */
 	int retry_ms;		/* how long to try a message again that is in doubt; 0: not at all */
 	size_t message_size;
 };

@@ -23,7 +23,7 @@ struct finding {
 	const char *check;
 	enum result result;
 	char *text;
-	const char *remedy;	/* NULL when there is nothing to do */
+	const char *remedy; /* NULL when there is nothing to do */
 };
 
 static struct finding findings[32];
@@ -31,8 +31,10 @@ static size_t nr_findings;
 static bool has_driver;
 
 /* Note what a check has found. Text from files is escaped where it is shown. */
-static void __attribute__((format(printf, 4, 5)))
-find(const char *check, enum result result, const char *remedy, const char *format, ...)
+static void find(const char *check, enum result result, const char *remedy, const char *format, ...)
+	__attribute__((format(printf, 4, 5)));
+
+static void find(const char *check, enum result result, const char *remedy, const char *format, ...)
 {
 	struct finding *finding = &findings[nr_findings];
 	va_list args;
@@ -150,9 +152,12 @@ static void check_release(const char *release)
 	}
 	/* Seen on 7.2.13, and read in the source of 7.3.4. */
 	if (version >= 6018000 && version <= 7003004) {
-		find("release", WARNING, "let the HMC send one message at a time and wait for its answer, or use this "
-		     "project's driver", "Linux %s: a message that comes while another one is received can stop the "
-		     "pipe until the next boot", release);
+		find("release", WARNING,
+		     "let the HMC send one message at a time and wait for its answer, or use this "
+		     "project's driver",
+		     "Linux %s: a message that comes while another one is received can stop the "
+		     "pipe until the next boot",
+		     release);
 		found = true;
 	}
 	if (!found)
@@ -208,8 +213,8 @@ static void check_device(void)
 
 	if (stat(at("%s", DEVICE), &st)) {
 		find("device", ERROR,
-		     "start udev, or make the node with the numbers in /sys/class/misc/papr-hvpipe/dev",
-		     "%s: %s", DEVICE, strerror(errno));
+		     "start udev, or make the node with the numbers in /sys/class/misc/papr-hvpipe/dev", "%s: %s",
+		     DEVICE, strerror(errno));
 		return;
 	}
 	if (!S_ISCHR(st.st_mode) && !options.root) {
@@ -262,8 +267,9 @@ static void check_pipe(void)
 	if (hvpipe_each_holder(find_holder, &count) < 0)
 		find("holders", WARNING, "mount /proc", "/proc: %s", strerror(errno));
 	else if (!count)
-		find("holders", OK, NULL, geteuid() ? "none of your processes holds a source; others' are not shown" :
-		     "no process holds a source");
+		find("holders", OK, NULL,
+		     geteuid() ? "none of your processes holds a source; others' are not shown" :
+				 "no process holds a source");
 }
 
 static void check_service(void)

@@ -7,7 +7,7 @@
 
 #include "cli.h"
 
-#define RTAS "/proc/device-tree/rtas"
+#define RTAS   "/proc/device-tree/rtas"
 #define EVENTS "/proc/device-tree/event-sources/ibm,hvpipe-msg-events"
 
 /* The path below --root. Good until the next call. */

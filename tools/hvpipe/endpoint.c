@@ -32,8 +32,8 @@
  * received.
  */
 #define READER_MESSAGES 10
-#define READER_READ_MS 200
-#define READER_END_MS 30
+#define READER_READ_MS	200
+#define READER_END_MS	30
 
 static int stop_fd = -1;
 static bool reader_watched;
@@ -148,7 +148,8 @@ const char *no_device_text(int err)
 			return "/dev/papr-hvpipe: permission denied";
 		snprintf(text, sizeof(text),
 			 "/dev/papr-hvpipe: permission denied: you need to read and write it, and its owner is "
-			 "user %u, group %u, its mode %04o", st.st_uid, st.st_gid, st.st_mode & 07777);
+			 "user %u, group %u, its mode %04o",
+			 st.st_uid, st.st_gid, st.st_mode & 07777);
 		return text;
 	default:
 		snprintf(text, sizeof(text), "/dev/papr-hvpipe: %s", strerror(err));
@@ -159,7 +160,8 @@ const char *no_device_text(int err)
 void die_no_device(int err)
 {
 	int status = err == ENOENT || err == ENODEV || err == EOPNOTSUPP ? EXIT_NO_PIPE :
-		     err == ENXIO ? EXIT_SUSPENDED : EXIT_FAILURE;
+		     err == ENXIO					 ? EXIT_SUSPENDED :
+									   EXIT_FAILURE;
 
 	die(status, "%s", no_device_text(err));
 }
@@ -195,7 +197,8 @@ struct hvpipe *endpoint_open(void)
 	case EINVAL:
 		die(EXIT_FAILURE,
 		    "%s: no source ID that this kernel knows; 0x02000001 is hmc1, and only the last four digits may "
-		    "differ", options.source_name);
+		    "differ",
+		    options.source_name);
 	default:
 		die_no_device(errno);
 	}
@@ -232,7 +235,8 @@ int endpoint_send(struct hvpipe *pipe, const void *message, size_t len)
 		case ENXIO:
 			if (!options.retry_ms) {
 				report("%s: the pipe is suspended: the message of %zu bytes is in doubt, the source "
-				       "may have it", options.source_name, len);
+				       "may have it",
+				       options.source_name, len);
 				return EXIT_SUSPENDED;
 			}
 			report("%s: the pipe is suspended, waiting; the message may arrive twice", options.source_name);
@@ -252,7 +256,8 @@ int endpoint_send(struct hvpipe *pipe, const void *message, size_t len)
 				continue;
 			}
 			report("%s: nobody takes messages there; the message of %zu bytes was not delivered, unless "
-			       "the connection was lost right behind it", options.source_name, len);
+			       "the connection was lost right behind it",
+			       options.source_name, len);
 			return EXIT_CLOSED;
 		case EINVAL:
 			report("%s: the hypervisor knows no such source", options.source_name);
@@ -332,7 +337,8 @@ ssize_t endpoint_receive(struct hvpipe *pipe, void *message)
 			/* Another try may succeed, and while the handle stays open, the kernel keeps its messages. */
 			report("%s: receive: %s; trying again", options.source_name, strerror(errno));
 			result = deadline >= 0 && deadline < now_ms() + backoff_ms ? wait_fd(-1, 0, deadline) :
-				 wait_ms(backoff_ms) == WAIT_STOP ? WAIT_STOP : WAIT_READY;
+				 wait_ms(backoff_ms) == WAIT_STOP		   ? WAIT_STOP :
+										     WAIT_READY;
 			backoff_ms = backoff_ms < BACKOFF_MAX_MS / 2 ? 2 * backoff_ms : BACKOFF_MAX_MS;
 		}
 	}

@@ -115,11 +115,23 @@ int hvpipe_get_status(struct hvpipe_status *status)
 
 int hvpipe_each_holder(int (*visit)(const struct hvpipe_holder *holder, void *data), void *data)
 {
-	struct hvpipe_holder known = { .pid = 12, .command = "one\x1b[2J", .source = 0x02000001, .state = "open",
-				       .sent = 3, .sent_bytes = 4, .received = 5, .received_bytes = 6, .held = 1 };
-	struct hvpipe_holder unknown = { .pid = 13, .command = "two", .state = "unknown", .sent = HVPIPE_UNKNOWN,
-					 .sent_bytes = HVPIPE_UNKNOWN, .received = HVPIPE_UNKNOWN,
-					 .received_bytes = HVPIPE_UNKNOWN, .held = HVPIPE_UNKNOWN };
+	struct hvpipe_holder known = { .pid = 12,
+				       .command = "one\x1b[2J",
+				       .source = 0x02000001,
+				       .state = "open",
+				       .sent = 3,
+				       .sent_bytes = 4,
+				       .received = 5,
+				       .received_bytes = 6,
+				       .held = 1 };
+	struct hvpipe_holder unknown = { .pid = 13,
+					 .command = "two",
+					 .state = "unknown",
+					 .sent = HVPIPE_UNKNOWN,
+					 .sent_bytes = HVPIPE_UNKNOWN,
+					 .received = HVPIPE_UNKNOWN,
+					 .received_bytes = HVPIPE_UNKNOWN,
+					 .held = HVPIPE_UNKNOWN };
 	const char *state = getenv("FAKE_STATE");
 
 	return state ? visit(strcmp(state, "unknown") ? &known : &unknown, data) : 0;

@@ -16,48 +16,47 @@ struct options options = {
 	.message_size = HVPIPE_PORTABLE_PAYLOAD,
 };
 
-static const char usage[] =
-	"Usage: hvpipe [-s SOURCE] COMMAND\n"
-	"Messages and files between this partition and its HMC, through the hypervisor pipe.\n"
-	"\n"
-	"  send [-f] [-r [-t SECONDS]] [-m BYTES] [-R SECONDS] [FILE...]\n"
-	"                    send each FILE, or standard input, as consecutive messages\n"
-	"    -f, --file      as file messages, with name and size, for `recv -d` over there\n"
-	"    -r, --reply     wait for one message after each FILE and print `NAME: reply`,\n"
-	"                    after standard input alone the reply only\n"
-	"    -m, --message-size=BYTES  of each message; default 4048, which every kernel\n"
-	"                    sends, at most 4088\n"
-	"    -R, --retry=SECONDS  how long to send a message again that is in doubt, as the\n"
-	"                    connection was lost or the partition suspended; it may arrive\n"
-	"                    twice then. Default 10; 0: do not send it again\n"
-	"  recv [-n N] [-d DIR] [-t SECONDS]\n"
-	"                    write messages to standard output\n"
-	"    -d, --dir=DIR   take file messages and store the files in DIR\n"
-	"    -n, --count=N   end after N messages, with -d after N files\n"
-	"  listen -x COMMAND [-F TEXT] [-T SECONDS] [-R SECONDS]\n"
-	"    -x, --exec=COMMAND  run `sh -c COMMAND` for each message, the message on its\n"
-	"                    standard input and HVPIPE_SOURCE in its environment; what it\n"
-	"                    prints is the reply, if it succeeds\n"
-	"    -F, --on-failure=TEXT  the reply if it does not succeed; default: none\n"
-	"    -T, --command-timeout=SECONDS  stop the command then; default 60, 0: never\n"
-	"  status            the state of the pipe, and who holds which source\n"
-	"  doctor [-j] [-o FILE] [--root=DIR]\n"
-	"                    find out why the pipe does not work; with -s open that source\n"
-	"    -j, --json      the findings as JSON\n"
-	"    -o, --report=FILE  write FILE for the developers of hvpipe: findings and what\n"
-	"                    firmware and kernel say of the pipe\n"
-	"        --root=DIR  look below DIR, at a copy of another system's files\n"
-	"  help              this\n"
-	"\n"
-	"  -s, --source=SOURCE   hmcN, or a source ID like 0x02000001; default hmc1\n"
-	"  -t, --timeout=SECONDS end with status 6 when no message comes for so long\n"
-	"  -h, --help\n"
-	"  -V, --version\n"
-	"\n"
-	"Exit status: 0 done; 1 failed; 2 wrong usage; 3 no hypervisor pipe here; 4 another\n"
-	"process holds the source; 5 nobody takes messages at the source; 6 no message within\n"
-	"-t SECONDS; 7 the pipe is suspended or disabled; 9 doctor has warnings; 130 or 143\n"
-	"ended by SIGINT or SIGTERM before all was done.\n";
+static const char usage[] = "Usage: hvpipe [-s SOURCE] COMMAND\n"
+			    "Messages and files between this partition and its HMC, through the hypervisor pipe.\n"
+			    "\n"
+			    "  send [-f] [-r [-t SECONDS]] [-m BYTES] [-R SECONDS] [FILE...]\n"
+			    "                    send each FILE, or standard input, as consecutive messages\n"
+			    "    -f, --file      as file messages, with name and size, for `recv -d` over there\n"
+			    "    -r, --reply     wait for one message after each FILE and print `NAME: reply`,\n"
+			    "                    after standard input alone the reply only\n"
+			    "    -m, --message-size=BYTES  of each message; default 4048, which every kernel\n"
+			    "                    sends, at most 4088\n"
+			    "    -R, --retry=SECONDS  how long to send a message again that is in doubt, as the\n"
+			    "                    connection was lost or the partition suspended; it may arrive\n"
+			    "                    twice then. Default 10; 0: do not send it again\n"
+			    "  recv [-n N] [-d DIR] [-t SECONDS]\n"
+			    "                    write messages to standard output\n"
+			    "    -d, --dir=DIR   take file messages and store the files in DIR\n"
+			    "    -n, --count=N   end after N messages, with -d after N files\n"
+			    "  listen -x COMMAND [-F TEXT] [-T SECONDS] [-R SECONDS]\n"
+			    "    -x, --exec=COMMAND  run `sh -c COMMAND` for each message, the message on its\n"
+			    "                    standard input and HVPIPE_SOURCE in its environment; what it\n"
+			    "                    prints is the reply, if it succeeds\n"
+			    "    -F, --on-failure=TEXT  the reply if it does not succeed; default: none\n"
+			    "    -T, --command-timeout=SECONDS  stop the command then; default 60, 0: never\n"
+			    "  status            the state of the pipe, and who holds which source\n"
+			    "  doctor [-j] [-o FILE] [--root=DIR]\n"
+			    "                    find out why the pipe does not work; with -s open that source\n"
+			    "    -j, --json      the findings as JSON\n"
+			    "    -o, --report=FILE  write FILE for the developers of hvpipe: findings and what\n"
+			    "                    firmware and kernel say of the pipe\n"
+			    "        --root=DIR  look below DIR, at a copy of another system's files\n"
+			    "  help              this\n"
+			    "\n"
+			    "  -s, --source=SOURCE   hmcN, or a source ID like 0x02000001; default hmc1\n"
+			    "  -t, --timeout=SECONDS end with status 6 when no message comes for so long\n"
+			    "  -h, --help\n"
+			    "  -V, --version\n"
+			    "\n"
+			    "Exit status: 0 done; 1 failed; 2 wrong usage; 3 no hypervisor pipe here; 4 another\n"
+			    "process holds the source; 5 nobody takes messages at the source; 6 no message within\n"
+			    "-t SECONDS; 7 the pipe is suspended or disabled; 9 doctor has warnings; 130 or 143\n"
+			    "ended by SIGINT or SIGTERM before all was done.\n";
 
 static void set_source(const char *text)
 {
@@ -77,25 +76,23 @@ static void print_usage(void)
 /* An option of another command is wrong usage, as is an unknown one. */
 static void parse_options(int argc, char **argv, const char *short_options)
 {
-	static const struct option long_options[] = {
-		{ "command-timeout", required_argument, NULL, 'T' },
-		{ "count", required_argument, NULL, 'n' },
-		{ "dir", required_argument, NULL, 'd' },
-		{ "exec", required_argument, NULL, 'x' },
-		{ "file", no_argument, NULL, 'f' },
-		{ "help", no_argument, NULL, 'h' },
-		{ "json", no_argument, NULL, 'j' },
-		{ "message-size", required_argument, NULL, 'm' },
-		{ "on-failure", required_argument, NULL, 'F' },
-		{ "reply", no_argument, NULL, 'r' },
-		{ "report", required_argument, NULL, 'o' },
-		{ "retry", required_argument, NULL, 'R' },
-		{ "root", required_argument, NULL, 'C' },
-		{ "source", required_argument, NULL, 's' },
-		{ "timeout", required_argument, NULL, 't' },
-		{ "version", no_argument, NULL, 'V' },
-		{ 0 }
-	};
+	static const struct option long_options[] = { { "command-timeout", required_argument, NULL, 'T' },
+						      { "count", required_argument, NULL, 'n' },
+						      { "dir", required_argument, NULL, 'd' },
+						      { "exec", required_argument, NULL, 'x' },
+						      { "file", no_argument, NULL, 'f' },
+						      { "help", no_argument, NULL, 'h' },
+						      { "json", no_argument, NULL, 'j' },
+						      { "message-size", required_argument, NULL, 'm' },
+						      { "on-failure", required_argument, NULL, 'F' },
+						      { "reply", no_argument, NULL, 'r' },
+						      { "report", required_argument, NULL, 'o' },
+						      { "retry", required_argument, NULL, 'R' },
+						      { "root", required_argument, NULL, 'C' },
+						      { "source", required_argument, NULL, 's' },
+						      { "timeout", required_argument, NULL, 't' },
+						      { "version", no_argument, NULL, 'V' },
+						      { 0 } };
 	int opt;
 
 	while ((opt = getopt_long(argc, argv, short_options, long_options, NULL)) != -1) {
@@ -163,12 +160,8 @@ static const struct {
 	const char *name;
 	const char *options;
 } commands[] = {
-	{ "send", "s:frt:m:R:hV" },
-	{ "recv", "s:n:d:t:hV" },
-	{ "listen", "s:x:F:T:R:hV" },
-	{ "status", "s:hV" },
-	{ "doctor", "s:jo:C:hV" },
-	{ "help", "hV" },
+	{ "send", "s:frt:m:R:hV" }, { "recv", "s:n:d:t:hV" },  { "listen", "s:x:F:T:R:hV" },
+	{ "status", "s:hV" },	    { "doctor", "s:jo:C:hV" }, { "help", "hV" },
 };
 
 static const char *find_command(const char *name)

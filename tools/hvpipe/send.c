@@ -16,8 +16,8 @@
 struct transfer {
 	struct hvpipe *pipe;
 	const char *name;
-	uint64_t messages;	/* that the source has taken */
-	uint64_t bytes;		/* of the file, in them */
+	uint64_t messages; /* that the source has taken */
+	uint64_t bytes;	   /* of the file, in them */
 };
 
 static void send_message(struct transfer *transfer, const void *message, size_t len, uint64_t bytes)

@@ -33,7 +33,7 @@ static const char *program;
 static char dir[64];
 static int listener = -1, receive_fd = -1, send_fd = -1;
 static pid_t pid;
-static int in = -1, out = -1, err = -1;	/* the program's */
+static int in = -1, out = -1, err = -1; /* the program's */
 
 static void close_fd(int *fd)
 {
@@ -43,7 +43,7 @@ static void close_fd(int *fd)
 }
 
 #define for_each_text(text, ...) \
-	for (const char *const *text = (const char *const[]) { __VA_ARGS__, NULL }; *text; text++)
+	for (const char *const *text = (const char *const[]){ __VA_ARGS__, NULL }; *text; text++)
 
 static int setup(void **state)
 {
@@ -71,20 +71,20 @@ static int teardown(void **state)
 		waitpid(pid, NULL, 0);
 	}
 	pid = 0;
-	for (int **fd = (int *[]) { &in, &out, &err, &receive_fd, &send_fd, &listener, NULL }; *fd; fd++)
+	for (int **fd = (int *[]){ &in, &out, &err, &receive_fd, &send_fd, &listener, NULL }; *fd; fd++)
 		close_fd(*fd);
 	snprintf(command, sizeof(command), "rm -r %s", dir);
 	return chdir("/") || system(command);
 }
 
 /* Run the program with these arguments. */
-#define start(...) start_argv((const char *const[]) { program, __VA_ARGS__, NULL }, -1)
+#define start(...) start_argv((const char *const[]){ program, __VA_ARGS__, NULL }, -1)
 
 static void start_argv(const char *const *argv, int terminal)
 {
 	int in_pipe[2], out_pipe[2], err_pipe[2];
 
-	for (int **fd = (int *[]) { &in, &out, &err, &receive_fd, &send_fd, NULL }; *fd; fd++)
+	for (int **fd = (int *[]){ &in, &out, &err, &receive_fd, &send_fd, NULL }; *fd; fd++)
 		close_fd(*fd);
 	assert_int_equal(pipe2(in_pipe, O_CLOEXEC), 0);
 	assert_int_equal(pipe2(out_pipe, O_CLOEXEC), 0);
@@ -253,7 +253,8 @@ static void cuts_a_stream_into_portable_messages(void **state)
 	take_sent(message, sizeof(message), 0);
 	expect_exit(0);
 
-	for_each_text(bad, "0", "4089", "x") {
+	for_each_text(bad, "0", "4089", "x")
+	{
 		start("send", "-m", *bad, "big");
 		expect_exit(EXIT_USAGE);
 		expect_words(err, *bad);
@@ -355,13 +356,14 @@ static void retries_what_is_in_doubt(void **state)
 static void names_what_the_kernel_does_not_send(void **state)
 {
 	put("a", "one");
-	for (const int *number = (const int[]) { EMSGSIZE, EINVAL, EIO, 0 }; *number; number++) {
+	for (const int *number = (const int[]){ EMSGSIZE, EINVAL, EIO, 0 }; *number; number++) {
 		start("send", "a");
 		expect_open();
 		expect_sent("one", *number);
 		expect_exit(EXIT_FAILURE);
 		expect_words(err, *number == EMSGSIZE ? "every kernel sends 4048" :
-			     *number == EINVAL ? "knows no such source" : "in doubt");
+				  *number == EINVAL   ? "knows no such source" :
+							"in doubt");
 	}
 }
 
@@ -471,7 +473,7 @@ static void shows_messages_on_a_terminal(void **state)
 	size_t len = 0;
 
 	assert_int_equal(openpty(&master, &slave, NULL, NULL, NULL), 0);
-	start_argv((const char *const[]) { program, "recv", "-n", "3", NULL }, slave);
+	start_argv((const char *const[]){ program, "recv", "-n", "3", NULL }, slave);
 	close(slave);
 	expect_open();
 	give("one");
@@ -548,7 +550,7 @@ static void expect_reply(const char *command, const char *on_failure, const char
 	kill(pid, SIGINT);
 	expect_exit(0);
 	if (!reply)
-		assert_int_equal(recv(send_fd, (char[1]) { 0 }, 1, 0), 0);
+		assert_int_equal(recv(send_fd, (char[1]){ 0 }, 1, 0), 0);
 }
 
 static void replies_what_the_command_prints(void **state)
@@ -636,9 +638,8 @@ static void prints_a_dash_for_what_is_unknown(void **state)
 	setenv("FAKE_STATE", "enabled", 1);
 	start("status", "-s", "hmc1");
 	expect_exit(0);
-	expect_words(out,
-		     "0x02000001  open                3             4           5             6       1"
-		     "       12  one\\x1b[2J\n");
+	expect_words(out, "0x02000001  open                3             4           5             6       1"
+			  "       12  one\\x1b[2J\n");
 	start("-s", "hmc2", "status");
 	expect_exit(0);
 	assert_string_equal(read_all(out),
@@ -651,10 +652,8 @@ static void has_one_status_for_each_failure(void **state)
 		int number, status;
 		const char *words;
 	} cases[] = {
-		{ ENOENT, EXIT_NO_PIPE, "no /dev/papr-hvpipe" },
-		{ EALREADY, EXIT_IN_USE, "in use" },
-		{ ENXIO, EXIT_SUSPENDED, "suspended or disabled" },
-		{ EACCES, EXIT_FAILURE, "permission denied" },
+		{ ENOENT, EXIT_NO_PIPE, "no /dev/papr-hvpipe" },    { EALREADY, EXIT_IN_USE, "in use" },
+		{ ENXIO, EXIT_SUSPENDED, "suspended or disabled" }, { EACCES, EXIT_FAILURE, "permission denied" },
 		{ EINVAL, EXIT_FAILURE, "no source ID" },
 	};
 
@@ -671,7 +670,8 @@ static void has_one_status_for_each_failure(void **state)
 	start("recv", "-t", "0");
 	expect_exit(EXIT_NO_MESSAGE);
 	assert_string_equal(read_all(err), "hvpipe: hmc1: no message for 0 seconds\n");
-	for_each_text(bad, "hmc0", "hmc65536", "hmc", "1x", "") {
+	for_each_text(bad, "hmc0", "hmc65536", "hmc", "1x", "")
+	{
 		start("-s", *bad, "recv");
 		expect_exit(EXIT_USAGE);
 		expect_words(err, *bad);
@@ -685,13 +685,14 @@ static void has_one_status_for_each_failure(void **state)
 static void fails_when_output_is_full(void **state)
 {
 	setenv("FAKE_STATE", "enabled", 1);
-	for_each_text(word, "help", "--help", "-V", "status") {
+	for_each_text(word, "help", "--help", "-V", "status")
+	{
 		int full = open("/dev/full", O_WRONLY | O_CLOEXEC);
 
 		start(*word);
 		expect_exit(0);
 		assert_true(strlen(read_all(out)) > 0);
-		start_argv((const char *const[]) { program, *word, NULL }, full);
+		start_argv((const char *const[]){ program, *word, NULL }, full);
 		close(full);
 		expect_exit(EXIT_FAILURE);
 		expect_words(err, "No space left on device");
@@ -726,11 +727,13 @@ static void doctor_names_what_is_wrong(void **state)
 	doctor_finds("warning  release   Linux 7.2.13: a message that comes while another one is received", 9);
 	put("root/proc/sys/kernel/osrelease", "7.4.0");
 	doctor_finds("ok       release   Linux 7.4.0 is not known to be bad", 0);
-	for_each_text(bad, "6.18.32", "6.19.0-rc1", "6.19", "7.0.6+deb13", "6.18.29") {
+	for_each_text(bad, "6.18.32", "6.19.0-rc1", "6.19", "7.0.6+deb13", "6.18.29")
+	{
 		put("root/proc/sys/kernel/osrelease", *bad);
 		doctor_finds("CVE-2026-", 9);
 	}
-	for_each_text(good, "6.18.31", "6.18.33", "7.0.7", "7.1.0") {
+	for_each_text(good, "6.18.31", "6.18.33", "7.0.7", "7.1.0")
+	{
 		put("root/proc/sys/kernel/osrelease", *good);
 		start("doctor", "--root=root");
 		expect_exit(9);
@@ -755,7 +758,7 @@ static void doctor_speaks_json_and_writes_a_report(void **state)
 	start("doctor", "-j", "--root=root", "--report=report.txt");
 	expect_exit(0);
 	expect_words(out, "{\"check\": \"firmware\", \"result\": \"ok\", \"text\": \"the hypervisor offers its pipe\", "
-		     "\"remedy\": null},");
+			  "\"remedy\": null},");
 	assert_int_equal(system("grep -q 'ok       firmware' report.txt"), 0);
 	assert_int_equal(system("grep -q 'ibm,send-hvpipe-msg:' report.txt"), 0);
 	assert_int_equal(system("grep -qF 'Linux \\x1b \"7.2.13\"' report.txt"), 0);
