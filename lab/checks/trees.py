@@ -12,10 +12,10 @@ from ..errors import LabError
 from ..git import git, names_in
 from ..kernel import CONFIGS, kernel_config, kernel_make, kernel_toolchain, objects_dir
 from ..patches import patches_of
-from ..paths import BUILD, TOP
+from ..paths import BUILD
 from ..series import write_series
 from ..step import Step, environment
-from ..tree import PatchedTree
+from ..tree import PatchedTree, shown
 
 # What a trace header is by its nature: macros that look like calls, a path and a file's name without quotes.
 TRACE_HEADER = "--ignore=OPEN_ENDED_LINE,PARENTHESIS_ALIGNMENT,SPACING"
@@ -113,6 +113,6 @@ def same_tree(report: Report, tree: PatchedTree) -> None:
         if write_series(tree, Path(work, "series"), step)[1] != git(history, "rev-parse", "HEAD^{tree}").strip():
             different.append(f"{tree.name}: the series gives other files")
         are = {path: path.read_text(encoding="utf-8") for path in tree.changes.patches}
-        different += [f"{path.relative_to(TOP)}: not what `make patches` writes" for path, text
+        different += [f"{shown(path)}: not what `make patches` writes" for path, text
                       in patches_of(tree).items() if are.get(path) != text]
     report.add_lines(f"series, patches, overlay and work tree of {tree.name}, {len(names)} files", different)
