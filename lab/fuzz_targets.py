@@ -22,10 +22,7 @@ PLACE = BUILD / "fuzz"
 FLAGS = ["-g", "-O1", "-std=gnu11", "-D_GNU_SOURCE", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all",
          "-Wall", "-Wextra", "-Wno-sign-compare", "-Wno-unused-parameter", "-Wno-unused-function", "-Werror",
          "-Itests/fuzz", "-Iqemu/include/hw/ppc"]
-# Where the tools' code is: what both share, the HMC's, the beginning of its files' names
-COMMON, HMC, FILE = (("tools/common", "tools/hmc", "") if (TOP / "tools/common").is_dir() else
-                     ("tools", "tools", "hvpipe-hmc-"))
-HMC_FLAGS = [f"-I{HMC}", f"-I{COMMON}", "GLIB"]
+HMC_FLAGS = ["-Itools/hmc", "-Itools/common", "GLIB"]
 QEMU_FLAGS = ["-include", "tests/fuzz/qemu.h", "-IHEADERS/qemu", "-Iqemu/include", "-Iqemu/hw/ppc", "GLIB"]
 LIBRARY_FLAGS = ["-Ilib", "-Iinclude", "-Ilinux/arch/powerpc/include/uapi", "-Ilib/compat"]
 
@@ -35,8 +32,8 @@ TARGETS = {
     "driver-event": ["-IHEADERS/linux", "-fno-sanitize=alignment"],
     "fault-grammar": QEMU_FLAGS,
     "fdinfo": ["lib/status.c", *LIBRARY_FLAGS],
-    "file-message": [f"{COMMON}/file-message.c", f"-I{COMMON}"],
-    "hmc-link": [f"{HMC}/{FILE}state.c", f"{HMC}/{FILE}fault.c", *HMC_FLAGS],
+    "file-message": ["tools/common/file-message.c", "-Itools/common"],
+    "hmc-link": ["tools/hmc/state.c", "tools/hmc/fault.c", *HMC_FLAGS],
     "hmc-state": HMC_FLAGS,
     "library": LIBRARY_FLAGS,
 }

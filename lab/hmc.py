@@ -10,8 +10,6 @@ from .paths import BUILD
 from .stream import LIMIT, Stream
 
 HVPIPE_HMC = BUILD / "host/tools/hmc/hvpipe-hmc"
-if not HVPIPE_HMC.exists():     # before tools/ was split by party
-    HVPIPE_HMC = BUILD / "host/tools/hvpipe-hmc"
 
 
 class Hmc:

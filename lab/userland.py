@@ -17,7 +17,6 @@ from .toolchain import CROSS, toolchain
 
 PARTITION = BUILD / "partition"
 INITRAMFS = BUILD / "initramfs.cpio.gz"
-HVPIPE = "tools/hvpipe/hvpipe" if (TOP / "tools/hvpipe").is_dir() else "tools/hvpipe"   # below build/partition
 GUEST = TOP / "guest"
 # In the partition: a shell script of guest/ each
 SCRIPTS = {"init": "init", "bin/agent": "agent", "bin/store-file": "store-file"}
@@ -72,7 +71,7 @@ def program_rules(kernel: Path) -> str:
              f"rule compile\n  command = {compile_one} $more -o $out $in\n  depfile = $out.d\n  deps = gcc\n"
              f"  description = $out\n"
              f"rule strip\n  command = {strip}\n  description = $out\n"
-             f"build hvpipe: strip {HVPIPE}\n"]
+             f"build hvpipe: strip tools/hvpipe/hvpipe\n"]
     for place, more, programs in (("guest", "", GUEST.glob("*.c")),
                                   ("bench", "", (TOP / "bench" / name for name in ("bench.c", "peers.c"))),
                                   ("abi", abi, (TOP / "linux" / ABI_TESTS).glob("*.c"))):
