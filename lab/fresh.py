@@ -23,7 +23,7 @@ from .step import Step, output_of
 ENTER = """
 mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev" && mount -t tmpfs tmpfs "$0/tmp" &&
 exec chroot "$0" env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \
-	sh -c 'cd /root/hvpipe && exec "$@"' sh "$@"
+    sh -c 'cd /root/hvpipe && exec "$@"' sh "$@"
 """
 # Settings of the host's apt that say how to reach a mirror
 NETWORK = re.compile(r"^Acquire::(https?::|Check-|Retries)")

@@ -3,8 +3,8 @@
 
 A kexec calls the driver's reboot notifier, which disables the pipe; the processes stay as they are. The pipe works in
 the next kernel, which has received the pending messages and counts them as dropped. Messages that the first kernel had
-received are gone with it. A crash calls nothing: it is the system reset by which an HMC has a partition dump itself. The
-crash kernel leaves the pipe as it is. faults.py explains the steps.
+received are gone with it. A crash calls nothing: it is the system reset by which an HMC has a partition dump itself.
+The crash kernel leaves the pipe as it is. faults.py explains the steps.
 """
 
 import re
