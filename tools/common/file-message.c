@@ -360,6 +360,15 @@ static int complete(struct file_receiver *receiver)
 	return receiver->sync ? fsync(receiver->dir) : 0;
 }
 
+/* True if @msg is the next chunk of the file, or the last one again: its sender was not told that it had arrived. */
+static bool continues(const struct file_receiver *receiver, const struct file_message *msg)
+{
+	bool repeated = msg->offset == receiver->last && msg->offset + msg->len == receiver->offset;
+
+	return msg->size == receiver->size && !strcmp(msg->name, receiver->name) &&
+	       (msg->offset == receiver->offset || repeated);
+}
+
 enum file_receiver_result file_receiver_take(struct file_receiver *receiver, const void *message, size_t len,
 					     struct file_message_error *error)
 {
@@ -372,8 +381,7 @@ enum file_receiver_result file_receiver_take(struct file_receiver *receiver, con
 		return FILE_RECEIVER_ERROR;
 	}
 
-	if (receiver->fd >= 0 &&
-	    (msg.offset != receiver->offset || msg.size != receiver->size || strcmp(msg.name, receiver->name))) {
+	if (receiver->fd >= 0 && !continues(receiver, &msg)) {
 		if (msg.offset > 0) {
 			fail(error, EBADMSG,
 			     "%s: offset %" PRIu64 " of %" PRIu64 " where offset %" PRIu64 " of %" PRIu64
@@ -400,6 +408,7 @@ enum file_receiver_result file_receiver_take(struct file_receiver *receiver, con
 		return FILE_RECEIVER_ERROR;
 	}
 	if (msg.offset + msg.len < msg.size) {
+		receiver->last = msg.offset;
 		receiver->offset = msg.offset + msg.len;
 		return FILE_RECEIVER_MORE;
 	}

@@ -96,6 +96,7 @@ struct file_receiver {
 	int fd; /* the incomplete file, -1 between files */
 	uint64_t size;
 	uint64_t offset;		      /* of the chunk that must come next */
+	uint64_t last;			      /* offset of the chunk taken last */
 	char name[FILE_MESSAGE_NAME_MAX + 1]; /* of the incomplete file, or of the last complete one */
 };
 
@@ -116,8 +117,9 @@ int file_receiver_open(struct file_receiver *receiver, const char *path, bool sy
 /**
  * file_receiver_take() - Take one message.
  *
- * A message that begins another file is taken, and the incomplete file before it is removed. A message that the process
- * before this one took, and perhaps could not acknowledge, may come again as the first message.
+ * A message that begins another file is taken, and the incomplete file before it is removed. A message may come again:
+ * directly after it was taken, as its sender was left in doubt, or as the first message of a process, as the one before
+ * could not acknowledge it.
  *
  * Return: see the enum. @error is empty, says why the message was not taken, or, when it was, which incomplete file was
  * removed. FILE_RECEIVER_ERROR comes with one of these:

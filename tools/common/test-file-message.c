@@ -362,6 +362,20 @@ static void refuses_what_is_not_the_next_chunk(void **state)
 	file_receiver_close(&receiver);
 }
 
+static void takes_the_last_chunk_again(void **state)
+{
+	struct file_receiver receiver;
+
+	open_receiver(&receiver);
+	assert_taken(&receiver, "FILE 6 0 a\nabc", FILE_RECEIVER_MORE);
+	assert_taken(&receiver, "FILE 6 0 a\nabc", FILE_RECEIVER_MORE);
+	assert_taken(&receiver, "FILE 6 3 a\nd", FILE_RECEIVER_MORE);
+	assert_taken(&receiver, "FILE 6 3 a\nd", FILE_RECEIVER_MORE);
+	assert_taken(&receiver, "FILE 6 4 a\nef", FILE_RECEIVER_COMPLETE);
+	assert_file("a", "abcdef", 6);
+	file_receiver_close(&receiver);
+}
+
 static void takes_a_new_file_when_one_is_cut_off(void **state)
 {
 	struct file_message_error error;
@@ -530,6 +544,7 @@ int main(void)
 		TEST(tells_of_a_file_cut_short_while_sent),
 		TEST(shows_a_file_when_it_is_complete),
 		TEST(refuses_what_is_not_the_next_chunk),
+		TEST(takes_the_last_chunk_again),
 		TEST(takes_a_new_file_when_one_is_cut_off),
 		TEST(goes_on_where_another_process_ended),
 		TEST(refuses_to_go_on_beyond_the_part),
