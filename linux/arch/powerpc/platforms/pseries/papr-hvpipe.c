@@ -347,7 +347,8 @@ static struct hvpipe hvpipe = {
 };
 
 /*
- * Queue the work; never postpone work that is already queued.
+ * Queue the work; never postpone work that is already queued by more than
+ * %HVPIPE_RETRY_MIN.
  *
  * Here and below a test's pipe is redirected to its stubs. The real one never
  * is: its interrupt or timer can run on top of the test's task.
@@ -357,10 +358,10 @@ static void hvpipe_queue_work(struct hvpipe *pipe, unsigned long delay)
 	if (pipe != &hvpipe)
 		KUNIT_STATIC_STUB_REDIRECT(hvpipe_queue_work, pipe, delay);
 
-	if (delay)
+	if (delay > HVPIPE_RETRY_MIN)
 		queue_delayed_work(system_long_wq, &pipe->work, delay);
 	else
-		mod_delayed_work(system_long_wq, &pipe->work, 0);
+		mod_delayed_work(system_long_wq, &pipe->work, delay);
 }
 
 /* Make @bit due, and have the work do it at once. Context: any. */
@@ -1647,7 +1648,7 @@ static void hvpipe_work(struct work_struct *work)
 {
 	struct hvpipe *pipe = container_of(work, struct hvpipe, work.work);
 	unsigned long retry = READ_ONCE(pipe->retry);
-	bool failed = false;
+	bool failed = false, sending = false;
 
 	if (test_bit(HVPIPE_DUE_ENABLE, &pipe->due))
 		hvpipe_enable(pipe);
@@ -1656,12 +1657,19 @@ static void hvpipe_work(struct work_struct *work)
 	for (unsigned int what = HVPIPE_DUE_EVENT; what <= HVPIPE_DUE_TAKE; what++) {
 		if (test_and_clear_bit(what, &pipe->due) && hvpipe_do_due(pipe, what)) {
 			set_bit(what, &pipe->due);
-			failed = true;
+			if (what == HVPIPE_DUE_SEND)
+				sending = true;
+			else
+				failed = true;
 		}
 	}
 
+	/* A send that stays busy ends by its own limit, and slows down nothing else. */
+	if (sending)
+		hvpipe_queue_work(pipe, HVPIPE_RETRY_MIN);
 	if (failed) {
-		hvpipe_queue_work(pipe, retry);
+		if (!sending)
+			hvpipe_queue_work(pipe, retry);
 		retry = min(2 * retry, HVPIPE_RETRY_MAX);
 	} else {
 		retry = HVPIPE_RETRY_MIN;

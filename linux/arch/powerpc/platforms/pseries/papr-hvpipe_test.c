@@ -558,8 +558,11 @@ static void killed_send_in_work(struct kunit *test)
 	hvpipe_test_killed_write(test, file, 50, 2);
 	__fput_sync(file);
 	KUNIT_EXPECT_EQ(test, fake->queued, 1);
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 3; i++) {
 		hvpipe_test_work(fake);
+		KUNIT_EXPECT_LE(test, fake->delay, HVPIPE_RETRY_MIN);
+		KUNIT_EXPECT_EQ(test, fake->pipe.retry, HVPIPE_RETRY_MIN);
+	}
 	KUNIT_EXPECT_EQ(test, fake->queued, 3);
 	KUNIT_EXPECT_EQ(test, fake->sent_to, HMC1);
 	KUNIT_EXPECT_EQ(test, fake->sent_len, 2);
