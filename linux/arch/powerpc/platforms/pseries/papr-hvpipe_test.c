@@ -665,9 +665,10 @@ static void close_busy_read(struct kunit *test)
 	hvpipe_test_status(fake, 9901, 1000);
 	fake->busy_until = &fake->done;
 	/* Nothing is there while the close tries to receive the message. */
-	do
+	do {
+		cond_resched();
 		ret = hvpipe_test_read(one, buf, SZ_4K);
-	while (!ret && fake->receives < 200);
+	} while (!ret && fake->receives < 200);
 	KUNIT_EXPECT_EQ(test, ret, HVPIPE_HDR_LEN + 10);
 	KUNIT_EXPECT_TRUE(test, completion_done(&fake->done));
 	KUNIT_EXPECT_LT(test, fake->receives, 200);
