@@ -234,8 +234,10 @@ enum {
  *           busy send yields to them at the end of the retry limit.
  * @receive_waiters: The same for the receive lock.
  * @busy_timeout: Retry limit for a busy firmware, in jiffies.
+ * @send_epoch: Counts what ends a busy send: other sends, and disabling. Send
+ *           lock.
  * @unfinished: Source of a send that firmware is still busy with, though its
- *           caller was killed; 0 if there is none. Send lock.
+ *           caller was killed or gave way; 0 if there is none. Send lock.
  * @unfinished_until: When it is given up, in jiffies. Send lock.
  * @given_up: How many sends were. Send lock.
  * @area:    The memory shared with firmware. Its parts for sending are guarded
@@ -265,6 +267,7 @@ struct hvpipe {
 	atomic_t send_waiters;
 	atomic_t receive_waiters;
 	unsigned long busy_timeout;
+	unsigned long send_epoch;
 	u32 unfinished;
 	unsigned long unfinished_until;
 	unsigned long given_up;
@@ -440,8 +443,9 @@ static s32 rtas_ibm_send_hvpipe_msg(struct hvpipe *pipe, u32 source)
  * @source: Who to send to.
  * @len:    Length of the payload.
  *
- * When a fatal signal ends it, the hypervisor may still be in the call. The work
- * or the next send repeats it: see hvpipe_finish_send().
+ * When a fatal signal or a change of state ends it, the hypervisor may still be
+ * in the call. Its sender, the work or the next send repeats it: see
+ * hvpipe_finish_send().
  *
  * Context: May sleep. The send lock is held.
  * Return: 0 when the message was delivered. -EIO, -EINVAL, -EPIPE (the pipe to
@@ -465,11 +469,11 @@ static int hvpipe_send(struct hvpipe *pipe, u32 source, size_t len)
 		fwrc = rtas_ibm_send_hvpipe_msg(pipe, source);
 		again = hvpipe_busy_delay(pipe, fwrc, &expires, &pipe->send_waiters);
 	} while (again > 0);
-	if (again == -EINTR) {
-		WRITE_ONCE(pipe->unfinished, source);
+	WRITE_ONCE(pipe->unfinished, again < 0 ? source : 0);
+	if (again < 0)
 		pipe->unfinished_until = jiffies + pipe->busy_timeout;
+	if (again == -EINTR)
 		hvpipe_schedule(pipe, HVPIPE_DUE_SEND);
-	}
 	if (again || !fwrc)
 		return again;
 	return fwrc == RTAS_HVPIPE_CLOSED ? -EPIPE : hvpipe_errno("ibm,send-hvpipe-msg", fwrc);
@@ -484,7 +488,7 @@ static void hvpipe_give_up_send(struct hvpipe *pipe)
 }
 
 /**
- * hvpipe_finish_send() - Repeat the send that its caller abandoned.
+ * hvpipe_finish_send() - Repeat a send that its caller does not.
  * @pipe: The pipe, enabled.
  * @wait: Whether to wait until it is finished or given up.
  *
@@ -503,6 +507,7 @@ static int hvpipe_finish_send(struct hvpipe *pipe, bool wait)
 	lockdep_assert_held(&rtas_ibm_send_hvpipe_msg_lock);
 
 	while (pipe->unfinished) {
+		pipe->send_epoch++;
 		fwrc = rtas_ibm_send_hvpipe_msg(pipe, pipe->unfinished);
 		if (!hvpipe_is_busy(fwrc)) {
 			WRITE_ONCE(pipe->unfinished, 0);
@@ -934,7 +939,7 @@ static int hvpipe_drain_locked(struct hvpipe *pipe, unsigned int why)
 	if (handle)
 		hvpipe_announce(pipe, handle, doubtful);
 	else
-		hvpipe_schedule(pipe, doubtful ? HVPIPE_DUE_PROBE : HVPIPE_DUE_DRAIN);
+		hvpipe_schedule(pipe, doubtful ? HVPIPE_DUE_CHECK : HVPIPE_DUE_DRAIN);
 	spin_unlock_irq(&pipe->lock);
 	return why == HVPIPE_DUE_TAKE ? err : 0;
 }
@@ -1151,12 +1156,17 @@ static ssize_t hvpipe_handle_read_iter(struct kiocb *iocb, struct iov_iter *to)
 }
 
 /*
- * Send a payload from user memory, whose pages have to be present.
+ * Send a payload from user memory, whose pages have to be present. @epoch is 0 at
+ * first, then that of the send.
+ *
+ * A busy send gives way to a change of state and goes on after it. If the pipe
+ * was off meanwhile, or others finished the send, its outcome is unknown.
  *
  * Return: 0, -EFAULT if a page was missing, -EBUSY to go on when a change of state
  *         had the lock, else -ve errno.
  */
-static int hvpipe_write_pipe(struct hvpipe_handle *handle, struct iov_iter *from, size_t len)
+static int hvpipe_write_pipe(struct hvpipe_handle *handle, struct iov_iter *from, size_t len,
+			     unsigned long *epoch)
 {
 	struct hvpipe *pipe = handle->pipe;
 	size_t copied;
@@ -1164,18 +1174,21 @@ static int hvpipe_write_pipe(struct hvpipe_handle *handle, struct iov_iter *from
 
 	lockdep_assert_held(&rtas_ibm_send_hvpipe_msg_lock);
 
-	if (!hvpipe_usable(pipe))
+	if (!hvpipe_usable(pipe) || (*epoch && *epoch != pipe->send_epoch))
 		return -ENXIO;
-	err = hvpipe_finish_send(pipe, true);
-	if (err)
-		return err;
+	if (!*epoch) {
+		err = hvpipe_finish_send(pipe, true);
+		if (err)
+			return err;
 
-	pagefault_disable();
-	copied = copy_from_iter(pipe->area->sent, len, from);
-	pagefault_enable();
-	if (copied != len) {
-		iov_iter_revert(from, copied);
-		return -EFAULT;
+		pagefault_disable();
+		copied = copy_from_iter(pipe->area->sent, len, from);
+		pagefault_enable();
+		if (copied != len) {
+			iov_iter_revert(from, copied);
+			return -EFAULT;
+		}
+		*epoch = ++pipe->send_epoch;
 	}
 
 	err = hvpipe_send(pipe, handle->source, len);
@@ -1183,8 +1196,6 @@ static int hvpipe_write_pipe(struct hvpipe_handle *handle, struct iov_iter *from
 		WRITE_ONCE(handle->sent, handle->sent + 1);
 		WRITE_ONCE(handle->sent_bytes, handle->sent_bytes + len);
 	}
-	if (err == -EBUSY)
-		iov_iter_revert(from, len);
 	return err;
 }
 
@@ -1192,6 +1203,7 @@ static ssize_t hvpipe_handle_write_iter(struct kiocb *iocb, struct iov_iter *fro
 {
 	struct hvpipe_handle *handle = iocb->ki_filp->private_data;
 	const size_t count = iov_iter_count(from);
+	unsigned long epoch = 0;
 	int err, tries = 0;
 	size_t len;
 
@@ -1202,9 +1214,12 @@ static ssize_t hvpipe_handle_write_iter(struct kiocb *iocb, struct iov_iter *fro
 	iov_iter_advance(from, HVPIPE_HDR_LEN);
 
 	do {
-		if (mutex_lock_killable(&rtas_ibm_send_hvpipe_msg_lock))
+		if (mutex_lock_killable(&rtas_ibm_send_hvpipe_msg_lock)) {
+			if (epoch)
+				hvpipe_schedule(handle->pipe, HVPIPE_DUE_SEND);
 			return -EINTR;
-		err = hvpipe_write_pipe(handle, from, len);
+		}
+		err = hvpipe_write_pipe(handle, from, len, &epoch);
 		mutex_unlock(&rtas_ibm_send_hvpipe_msg_lock);
 		if (err == -EBUSY)
 			schedule_timeout_killable(1);
@@ -1255,7 +1270,7 @@ static void hvpipe_close(struct hvpipe_handle *handle)
 
 	if (test_bit(HVPIPE_ANNOUNCED, &handle->flags))
 		hvpipe_schedule(pipe, test_bit(HVPIPE_DOUBTFUL, &handle->flags) ?
-				      HVPIPE_DUE_PROBE : HVPIPE_DUE_DRAIN);
+				      HVPIPE_DUE_CHECK : HVPIPE_DUE_DRAIN);
 
 	list_for_each_entry_safe(msg, next, &handle->held, list) {
 		hvpipe_count_drop(pipe, handle->source, msg->len);
@@ -1564,6 +1579,7 @@ static void hvpipe_disable(struct hvpipe *pipe, enum hvpipe_state state)
 
 	hvpipe_lock_state(pipe);
 	clear_bit(HVPIPE_DUE_ENABLE, &pipe->due);
+	pipe->send_epoch++;
 	if (pipe->unfinished)
 		hvpipe_give_up_send(pipe);
 	if (pipe->state == HVPIPE_ENABLED)
