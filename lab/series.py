@@ -46,6 +46,9 @@ def write_series(tree: PatchedTree, place: Path, step: Step) -> tuple[int, str]:
         gives = git(trial, "rev-parse", "HEAD^{tree}").strip()
         if gives != git(ours, "rev-parse", "HEAD^{tree}").strip():
             raise LabError(f"series-{tree.name}: the series does not give the tree it was made from")
+    cover = tree.ours / "patches/cover-letter.txt"
+    if cover.exists():
+        shutil.copy(cover, place / f"0000-{cover.name}")
     return len(made), gives
 
 

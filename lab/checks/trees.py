@@ -17,6 +17,8 @@ from ..series import write_series
 from ..step import Step, environment
 from ..tree import PatchedTree, shown
 
+# The pristine source has no history in which a commit could be looked up.
+NO_HISTORY = "--ignore=UNKNOWN_COMMIT_ID"
 # What a trace header is by its nature: macros that look like calls, a path and a file's name without quotes.
 TRACE_HEADER = "--ignore=OPEN_ENDED_LINE,PARENTHESIS_ALIGNMENT,SPACING"
 CHECKED = (".c", ".h", ".S", ".py", ".sh", ".rst", ".json")
@@ -29,7 +31,7 @@ def checkpatch(report: Report, tree: PatchedTree, *options: str) -> None:
     errors = warnings = 0
     text = ""
     for path in files:
-        kind = [] if path.suffix == ".patch" else ["-f"]
+        kind = [NO_HISTORY] if path.suffix == ".patch" else ["-f"]
         if path.name.endswith("trace.h"):
             kind.append(TRACE_HEADER)
         # By its path in the tree: some rules are for some folders.

@@ -196,14 +196,16 @@ typedef struct TypeInfo {
 #define object_property_add_uint32_ptr(object, name, value, flags) ((void)(const uint32_t *)(value))
 #define object_property_add_uint64_ptr(object, name, value, flags) ((void)(const uint64_t *)(value))
 #define object_class_property_set_description(class, name, text)   ((void)0)
-#define TYPE_CHARDEV_MUX					   "chardev-mux"
-#define object_dynamic_cast(object, type)			   (strcmp((type), TYPE_CHARDEV_MUX) ? (void *)(object) : NULL)
-#define qdev_get_machine()					   (&fuzz_machine)
-#define qdev_get_parent_bus(dev)				   ((dev)->parent_bus)
-#define qbus_init(bus, size, type, dev, name)			   ((void)((bus)->parent = (dev)))
-#define object_resolve_path_type(path, type, ambiguous)		   ((void)(type), fuzz_pipe)
-#define qemu_add_vm_change_state_handler(handler, opaque)	   ((void)(handler))
-#define qemu_register_reset(handler, opaque)			   ((void)(handler))
+
+#define TYPE_CHARDEV_MUX		  "chardev-mux"
+#define object_dynamic_cast(object, type) (strcmp((type), TYPE_CHARDEV_MUX) ? (void *)(object) : NULL)
+
+#define qdev_get_machine()				  (&fuzz_machine)
+#define qdev_get_parent_bus(dev)			  ((dev)->parent_bus)
+#define qbus_init(bus, size, type, dev, name)		  ((void)((bus)->parent = (dev)))
+#define object_resolve_path_type(path, type, ambiguous)	  ((void)(type), fuzz_pipe)
+#define qemu_add_vm_change_state_handler(handler, opaque) ((void)(handler))
+#define qemu_register_reset(handler, opaque)		  ((void)(handler))
 
 /* The machine and its RTAS */
 typedef struct SpaprHvpipe SpaprHvpipe;
