@@ -24,7 +24,7 @@ help:
 	@echo '  make run      the main job from nothing: build all, boot, exchange files both ways'
 	@echo '  make test     every test                        (TESTS="tests/test_pipe.py -k burst": some;'
 	@echo '                                                   KERNEL=vmlinux-debug: on a kernel that finds bugs;'
-	@echo '                                                   PERSONALITY=strict=on: under the harshest firmware)'
+	@echo '                                                   PERSONALITY=empty-receive=-1: under other firmware)'
 	@echo '  make quick    build what changed, then the tests that take a minute: unit, KUnit, ABI, pipe'
 	@echo '  make soak     long traffic with closes, kills and restarts, every message accounted for  (N=100000, SEED=)'
 	@echo '  make migrate  move the partition between two machines under traffic, every message accounted for'
