@@ -26,7 +26,7 @@ def main(_arguments: argparse.Namespace) -> int:
     linux, qemu = PatchedTree("linux"), PatchedTree("qemu")
     trees.same_tree(report, linux)
     trees.same_tree(report, qemu)
-    trees.checkpatch(report, linux, "--strict")
+    trees.checkpatch(report, linux, "--strict", trees.NO_HISTORY)
     trees.checkpatch(report, qemu)
     trees.kernel(report, linux)
     print(f"check: {report.errors} errors, {report.warnings} warnings")

@@ -31,7 +31,7 @@ def checkpatch(report: Report, tree: PatchedTree, *options: str) -> None:
     errors = warnings = 0
     text = ""
     for path in files:
-        kind = [NO_HISTORY] if path.suffix == ".patch" else ["-f"]
+        kind = [] if path.suffix == ".patch" else ["-f"]
         if path.name.endswith("trace.h"):
             kind.append(TRACE_HEADER)
         # By its path in the tree: some rules are for some folders.
