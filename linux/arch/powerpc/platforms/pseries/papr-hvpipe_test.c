@@ -638,6 +638,38 @@ static void killed_read(struct kunit *test)
 	__fput_sync(file);
 }
 
+static int hvpipe_test_move(void *data)
+{
+	struct hvpipe_test *fake = data;
+
+	current->kunit_test = fake->test;
+	hvpipe_disable(&fake->pipe, HVPIPE_SUSPENDED);
+	hvpipe_test_status(fake, 0, 0);
+	hvpipe_start(&fake->pipe);
+	current->kunit_test = NULL;
+	complete(&fake->done);
+	return 0;
+}
+
+/* A busy send that a whole suspend and resume interrupted is not made again. */
+static void send_interrupted(struct kunit *test)
+{
+	struct hvpipe_test *fake = test->priv;
+	struct file *file = hvpipe_test_open(test, HMC1);
+	u8 *buf = hvpipe_test_buf(test);
+
+	fake->pipe.busy_timeout = 1;
+	fake->thread = hvpipe_test_move;
+	hvpipe_test_status(fake, 9901, 1000);
+	KUNIT_EXPECT_EQ(test, hvpipe_test_write(file, buf, 58), -ENXIO);
+	KUNIT_EXPECT_EQ(test, fake->pipe.given_up, 1);
+	KUNIT_EXPECT_GT(test, wait_for_completion_timeout(&fake->done, 10 * HZ), 0);
+	KUNIT_EXPECT_EQ(test, fake->pipe.state, HVPIPE_ENABLED);
+	hvpipe_test_work(fake);
+	hvpipe_test_expect_works(test, file, HMC1);
+	__fput_sync(file);
+}
+
 static int hvpipe_test_close(void *data)
 {
 	struct hvpipe_test *fake = data;
@@ -1752,6 +1784,7 @@ static struct kunit_case hvpipe_test_cases[] = {
 	KUNIT_CASE_PARAM(write_errors, personality_gen_params),
 	KUNIT_CASE_PARAM(busy_retried, personality_gen_params),
 	KUNIT_CASE_PARAM(suspend_busy, personality_gen_params),
+	KUNIT_CASE_PARAM(send_interrupted, personality_gen_params),
 	KUNIT_CASE_PARAM(close_busy_read, personality_gen_params),
 	KUNIT_CASE_PARAM(killed_send_first, personality_gen_params),
 	KUNIT_CASE_PARAM(killed_send_in_work, personality_gen_params),
