@@ -10,7 +10,7 @@ import pytest
 from lab import cache, cpio, kernel, patches, series, sources, step, tree
 from lab.checks import Report, text, trees
 from lab.errors import LabError
-from lab.git import git
+from lab.git import git, git_environment
 from lab.paths import BUILD, TOP
 
 PATCH = """From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001
@@ -251,7 +251,9 @@ def test_both_sides_changed(world):
     (world.linux / "new/driver.c").write_text("better driver\n")
     with pytest.raises(LabError, match="new/driver.c") as caught:
         world.refresh()
-    subprocess.run(str(caught.value).splitlines()[-1], shell=True, check=True)
+    # This machine may know no name for its user.
+    developer = git_environment(("A Developer", "developer@example.com"))
+    subprocess.run(str(caught.value).splitlines()[-1], shell=True, check=True, env=developer)
     assert world.refresh() == 2
     assert (world.linux / "new/driver.c").read_text() == "better driver\n"
     assert contents(world.prepare()) == {"old.c": "changed\n", "other.c": "work\n", "Kbuild": "",
