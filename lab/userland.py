@@ -60,7 +60,7 @@ def build_partition() -> None:
 
 
 def program_rules(kernel: Path) -> str:
-    """What ninja is told of the partition's programs, to rebuild those that changed; KERNEL has the ABI's headers."""
+    """Ninja's rules for the partition's programs, to rebuild those that changed; KERNEL has the ABI's headers."""
     # Nothing may depend on the checkout's path: __FILE__, debug information and what is computed from it do.
     compile_one = (f"{CROSS}gcc -std=gnu11 -O2 {WARNINGS} -static -pthread -s -ffile-prefix-map={TOP}/= "
                    "-MMD -MF $out.d")

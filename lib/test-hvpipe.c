@@ -142,7 +142,7 @@ static ssize_t driver_read(int fd, void *buffer, size_t size)
 	return driver.nonblocking && !driver.shipped ? refuse(EAGAIN) : 0;
 }
 
-/* Let the time pass: what is due by then happens. */
+/* Let time pass, and do everything that is scheduled until then. */
 static void pass(int64_t until_ms)
 {
 	driver.now_ms = until_ms;
