@@ -7,13 +7,13 @@ import os
 from .fuzz_targets import build_targets
 from .kernel import KERNELS, build_kernel
 from .qemu import build_qemu
-from .sources import fetch
+from .sources import LIBRARIES, fetch
 from .userland import build_host, build_initramfs, build_partition
 
 
 def fetch_sources() -> None:
     """Fetch the sources that every build needs, apart from those that the user gave, all at once."""
-    fetch([name for name in ("linux", "qemu", "busybox") if not os.environ.get(f"{name.upper()}_SRC")])
+    fetch([name for name in ("linux", "qemu", "busybox", LIBRARIES) if not os.environ.get(f"{name.upper()}_SRC")])
 
 
 TARGETS = {

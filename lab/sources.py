@@ -21,6 +21,9 @@ from .step import Step, output_of
 LINUX_PACKAGE = "linux-source-6.12"
 QEMU_PACKAGE = "qemu"
 BUSYBOX_PACKAGE = "busybox-static:ppc64el"
+# What is linked statically into the partition's programs; the directory's name changes with the list
+LIBRARY_PACKAGES = ("libjson-c-dev:ppc64el", "libmd-dev:ppc64el")
+LIBRARIES = "libraries-" + hashlib.sha256(" ".join(LIBRARY_PACKAGES).encode()).hexdigest()[:8]
 # What `make bench BASELINE=debian` measures: the newest kernel of this suite, whichever release the host has
 NEWER_SUITE = "trixie-backports"
 NEWER_PACKAGE = "linux-source"      # depends on linux-source-VERSION
@@ -81,7 +84,7 @@ def release_suites(step: Step) -> tuple[str, dict[str, str]]:
 
 def _sources_list(step: Step) -> list[str]:
     """The lines of sources.list for the host's release."""
-    # Small lists: busybox is the only foreign package, the kernel (for all architectures) comes with security updates.
+    # Small lists: few foreign packages are needed, and the kernel (for all architectures) comes with security updates.
     _, suites = release_suites(step)
     native = output_of("dpkg", "--print-architecture").strip()
     signed = f" signed-by={KEYRING}" if KEYRING.exists() else ""
@@ -153,7 +156,16 @@ def _unpack_busybox(step: Step, apt: Iterable[str], work: Path, place: Path) -> 
     return output_of("dpkg-deb", "-f", package, "Version").strip()
 
 
-_UNPACK = {"linux": _unpack_linux, "qemu": _unpack_qemu, "busybox": _unpack_busybox, "newer": _unpack_newer}
+def _unpack_libraries(step: Step, apt: Iterable[str], work: Path, place: Path) -> str:
+    step.run(("apt-get", *apt, "download", *LIBRARY_PACKAGES), doing="downloading the partition's libraries", cwd=work)
+    packages = sorted(work.glob("*.deb"))
+    for package in packages:
+        step.run(("dpkg-deb", "-x", package, place))
+    return "+".join(output_of("dpkg-deb", "-f", package, "Version").strip().split(":")[-1] for package in packages)
+
+
+_UNPACK = {"linux": _unpack_linux, "qemu": _unpack_qemu, "busybox": _unpack_busybox, LIBRARIES: _unpack_libraries,
+           "newer": _unpack_newer}
 
 
 def _root() -> Path:
@@ -167,7 +179,7 @@ def _place(name: str) -> Path | None:
 
 
 def fetch(names: Collection[str]) -> None:
-    """Fetch those of NAMES (linux, qemu, busybox, newer) that the cache does not hold."""
+    """Fetch those of NAMES (keys of _UNPACK) that the cache does not hold."""
     if all(_place(name) for name in names):
         return
     with locked("sources"):

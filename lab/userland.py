@@ -11,7 +11,7 @@ from .cache import files_under, locked
 from .cpio import Device, Entry, archive
 from .kernel import ABI_TESTS, build_kernel
 from .paths import BUILD, TOP
-from .sources import source
+from .sources import LIBRARIES, source
 from .step import Step, environment
 from .toolchain import CROSS, toolchain
 
@@ -38,18 +38,29 @@ def build_with_meson(name: str, what: str, versions: list[str], *options: object
 
 def build_host() -> None:
     """build/host: library and tools for this machine, with their unit tests."""
-    versions = toolchain(("gcc",), ("libcmocka-dev", "libglib2.0-dev", "libreadline-dev", "meson", "zlib1g-dev"))
+    versions = toolchain(("gcc",), ("libcmocka-dev", "libglib2.0-dev", "libjson-c-dev", "libmd-dev", "libreadline-dev",
+                                    "meson", "zlib1g-dev"))
     with locked("userland"):
         build_with_meson("host", "building user space for the host", versions, "-Dtests=enabled", "-Dwerror=true")
+
+
+def library_rules(libraries: Path) -> str:
+    """Meson's cross file for the static libraries of Debian that are unpacked in LIBRARIES."""
+    return (f"[binaries]\npkgconfig = 'pkg-config'\n\n[properties]\nsys_root = '{libraries}'\n"
+            f"pkg_config_libdir = '{libraries}/usr/lib/powerpc64le-linux-gnu/pkgconfig'\n")
 
 
 def build_partition() -> None:
     """build/partition: hvpipe, the ABI tests and the programs of guest/ and bench/, all static."""
     versions = toolchain((f"{CROSS}gcc", f"{CROSS}ld"), ("libc6-dev-ppc64el-cross", "meson"))
-    kernel = build_kernel("vmlinux")
+    kernel, libraries = build_kernel("vmlinux"), source(LIBRARIES)
     with locked("userland"):
-        build_with_meson("partition", "building user space for the partition", versions, "--cross-file",
-                         TOP / "packaging/ppc64le-linux-gnu.ini", "--default-library=static",
+        cross_file = BUILD / "partition-libraries.ini"
+        cross_file.parent.mkdir(parents=True, exist_ok=True)
+        cross_file.write_text(library_rules(libraries.path), encoding="utf-8")
+        build_with_meson("partition", "building user space for the partition", [*versions, libraries.version],
+                         "--cross-file", TOP / "packaging/ppc64le-linux-gnu.ini", "--cross-file", cross_file,
+                         "--default-library=static",
                          "-Dc_link_args=-static", "-Dhmc=disabled", "-Dtests=disabled", "-Dwerror=true")
         with Step("partition-programs", "building what runs in the partition") as step:
             rules = PARTITION / "programs.ninja"
