@@ -15,8 +15,8 @@ CYCLES ?= 5
 SECONDS ?= 60
 RELEASE ?= bookworm
 
-.PHONY: help build run test quick soak migrate fuzz bench shell check format install series patches \
-	fresh update clean packages
+.PHONY: help build run test quick test-kernels soak migrate fuzz bench shell check format install install-partition \
+	series patches fresh update clean packages
 
 help:
 	@echo 'hvpipe: messages between an HMC and a partition through the hypervisor pipe'
@@ -37,7 +37,9 @@ help:
 	@echo '                                                   ($(LAB) fault: faults of its hypervisor)'
 	@echo '  make check    every checker: compilers, sparse, checkpatch, linters, format, links'
 	@echo '  make format   format the C code of user space'
-	@echo '  make install  library, tools, headers, man pages   (PREFIX=$(PREFIX), DESTDIR=)'
+	@echo '  make install  hvpipe-hmc on this machine                 (PREFIX=$(PREFIX), DESTDIR=)'
+	@echo '  make install-partition DESTDIR=DIR'
+	@echo '                libhvpipe and hvpipe for Power (ppc64el), to be copied into a partition (PREFIX=)'
 	@echo '  make patches  refresh linux/ and qemu/ from the commits in the work trees of Linux and QEMU'
 	@echo '  make fresh    run and test in a new root of a Debian release (RELEASE=bookworm, TESTS=; as root)'
 	@echo '  make series   patch series for Linux and QEMU in build/series'
@@ -101,10 +103,14 @@ fresh:
 patches: packages
 	@$(LAB) patches
 
-install: packages
-	@$(LAB) build host
-	@meson configure build/host -Dprefix=$(PREFIX)
-	@DESTDIR=$(DESTDIR) meson install -C build/host
+# Only what is installed is built, and only its own packages are asked for.
+install:
+	@packaging/install-packages hmc
+	@$(LAB) install hmc --prefix='$(PREFIX)' --destdir='$(DESTDIR)'
+
+install-partition:
+	@packaging/install-packages partition
+	@$(LAB) install partition --prefix='$(PREFIX)' --destdir='$(DESTDIR)'
 
 update: packages
 	@$(LAB) update

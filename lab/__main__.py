@@ -26,6 +26,8 @@ COMMANDS = {
     "run": "the main job: exchange files both ways",
     "shell": "the partition and its HMC side by side in a terminal",
     "soak": "long traffic with closes, kills and restarts",
+    "install": "install the HMC's part, or the partition's",
+    "kernels": "run the tests on each kernel that people have",
     "migrate": "move the partition between two machines under traffic",
     "fresh": "try the README's two commands on a machine that has nothing",
     "fault": "inject faults into a running machine's hypervisor",

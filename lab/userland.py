@@ -50,18 +50,26 @@ def library_rules(libraries: Path) -> str:
             f"pkg_config_libdir = '{libraries}/usr/lib/powerpc64le-linux-gnu/pkgconfig'\n")
 
 
+def cross_files() -> tuple[list[object], list[str]]:
+    """Meson's options to compile for the partition, and what names the versions of all that goes in."""
+    libraries = source(LIBRARIES)
+    rules = BUILD / "partition-libraries.ini"
+    rules.parent.mkdir(parents=True, exist_ok=True)
+    rules.write_text(library_rules(libraries.path), encoding="utf-8")
+    versions = toolchain((f"{CROSS}gcc", f"{CROSS}ld"), ("libc6-dev-ppc64el-cross", "meson"))
+    return ["--cross-file", TOP / "packaging/ppc64le-linux-gnu.ini", "--cross-file", rules], \
+        [*versions, libraries.version]
+
+
 def build_partition() -> None:
     """build/partition: hvpipe, the ABI tests and the programs of guest/ and bench/, all static."""
     versions = toolchain((f"{CROSS}gcc", f"{CROSS}ld"), ("libc6-dev-ppc64el-cross", "meson"))
     kernel, libraries = build_kernel("vmlinux"), source(LIBRARIES)
     with locked("userland"):
-        cross_file = BUILD / "partition-libraries.ini"
-        cross_file.parent.mkdir(parents=True, exist_ok=True)
-        cross_file.write_text(library_rules(libraries.path), encoding="utf-8")
-        build_with_meson("partition", "building user space for the partition", [*versions, libraries.version],
-                         "--cross-file", TOP / "packaging/ppc64le-linux-gnu.ini", "--cross-file", cross_file,
-                         "--default-library=static",
-                         "-Dc_link_args=-static", "-Dhmc=disabled", "-Dtests=disabled", "-Dwerror=true")
+        options, versions = cross_files()
+        build_with_meson("partition", "building user space for the partition", versions, *options,
+                         "--default-library=static", "-Dc_link_args=-static", "-Dhmc=disabled", "-Dtests=disabled",
+                         "-Dwerror=true")
         with Step("partition-programs", "building what runs in the partition") as step:
             rules = PARTITION / "programs.ninja"
             rules.write_text(program_rules(kernel), encoding="utf-8")
