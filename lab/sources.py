@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The pristine sources: Debian packages, of the host's own release but one, fetched by a private apt configuration.
+"""What is fetched: Debian packages, of the host's own release but for two, by a private apt configuration.
 
 The host's apt configuration is read, never written: the repository's address and the keys are the host's, the lists,
 the foreign architecture and the source entries are ours and live in the cache.
@@ -24,10 +24,20 @@ BUSYBOX_PACKAGE = "busybox-static:ppc64el"
 # What is linked statically into the partition's programs; the directory's name changes with the list
 LIBRARY_PACKAGES = ("libjson-c-dev:ppc64el", "libmd-dev:ppc64el")
 LIBRARIES = "libraries-" + hashlib.sha256(" ".join(LIBRARY_PACKAGES).encode()).hexdigest()[:8]
-# What `make bench BASELINE=debian` measures: the newest kernel of this suite, whichever release the host has
-NEWER_SUITE = "trixie-backports"
+# The newest kernels that Debian has, whichever release the host has: "newer" is the source of one, "debian" the binary
+# ones for Power. These suites move; the first that can be had is taken.
+SUITES = {"newer": ("trixie-backports",), "debian": ("trixie-backports", "sid")}
 NEWER_PACKAGE = "linux-source"      # depends on linux-source-VERSION
+FLAVOURS = ("powerpc64le", "powerpc64le-64k")
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+
+# What apt-get says while a mirror replaces its files
+REPLACING = re.compile(r"^.*(unexpected size|Mirror sync in progress|Hash Sum mismatch|404 +Not Found).*$", re.M)
+
+
+class MirrorReplacing(LabError):
+    """The mirror is replacing a list or a package; it works again later."""
 
 
 @dataclass(frozen=True)
@@ -96,14 +106,25 @@ def _sources_list(step: Step) -> list[str]:
     return lines
 
 
-def _newer_sources_list(step: Step) -> list[str]:
-    """The lines of sources.list for NEWER_SUITE, which is where the host's release is."""
+def _suite_list(step: Step, suite: str, architecture: str) -> list[str]:
+    """The lines of sources.list for SUITE, which is where the host's release is."""
     codename, suites = release_suites(step)
-    native = output_of("dpkg", "--print-architecture").strip()
     if not KEYRING.exists():
-        raise LabError(f"sources: {KEYRING} is missing, which has the keys of {NEWER_SUITE}: install the package "
+        raise LabError(f"sources: {KEYRING} is missing, which has the keys of {suite}: install the package "
                        "debian-archive-keyring")
-    return [f"deb [arch={native} signed-by={KEYRING}] {suites[codename]} {NEWER_SUITE} main\n"]
+    return [f"deb [arch={architecture} signed-by={KEYRING}] {suites[codename]} {suite} main\n"]
+
+
+def apt_get(step: Step, words: Iterable[object], **how) -> None:
+    """Run apt-get WORDS, which asks the mirror."""
+    try:
+        step.run(("apt-get", *words), **how)
+    except LabError as error:
+        found = REPLACING.search(str(error))
+        if not found:
+            raise
+        raise MirrorReplacing(f"sources: the mirror is replacing its files; try again in an hour. apt-get says: "
+                              f"{found[0].strip()}") from None
 
 
 def _private_apt(step: Step, name: str, lines: Iterable[str]) -> tuple[str, ...]:
@@ -120,13 +141,13 @@ def _private_apt(step: Step, name: str, lines: Iterable[str]) -> tuple[str, ...]
         f'#clear APT::Architectures;\nAPT::Architectures {{ "{native}"; "ppc64el"; }};\n'
         'Acquire::Languages "none";\nAcquire::Retries "3";\nAPT::Sandbox::User "root";\n'
         '#clear APT::Update::Post-Invoke;\n#clear APT::Update::Post-Invoke-Success;\n', encoding="utf-8")
-    step.run(("apt-get", "-c", root / "apt.conf", "-o", "APT::Get::List-Cleanup=true", "update", "--error-on=any"),
-             doing="fetching package lists (private to this project)")
+    apt_get(step, ("-c", root / "apt.conf", "-o", "APT::Get::List-Cleanup=true", "update", "--error-on=any"),
+            doing="fetching package lists (private to this project)")
     return ("-c", str(root / "apt.conf"))
 
 
 def _unpack_linux(step: Step, apt: Iterable[str], work: Path, place: Path, name: str = LINUX_PACKAGE) -> str:
-    step.run(("apt-get", *apt, "download", name), doing=f"downloading {name} (160 MB)", cwd=work)
+    apt_get(step, (*apt, "download", name), doing=f"downloading {name} (160 MB)", cwd=work)
     package, = work.glob("linux-source-*.deb")
     step.run(("dpkg-deb", "-x", package, work / "deb"), doing="unpacking the kernel")
     tarball, = (work / "deb/usr/src").glob("linux-source-*.tar.xz")
@@ -136,13 +157,40 @@ def _unpack_linux(step: Step, apt: Iterable[str], work: Path, place: Path, name:
 
 
 def _unpack_newer(step: Step, apt: Iterable[str], work: Path, place: Path) -> str:
-    depends = output_of("apt-cache", *apt, "depends", "--important", NEWER_PACKAGE)
-    return _unpack_linux(step, apt, work, place, re.search(r"Depends: (linux-source-\S+)", depends)[1])
+    name, = _dependencies(apt, NEWER_PACKAGE, r"linux-source-\S+")
+    return _unpack_linux(step, apt, work, place, name)
+
+
+def _dependencies(apt: Iterable[str], package: str, pattern: str) -> list[str]:
+    """What PACKAGE depends on now, of names that match PATTERN."""
+    said = output_of("apt-cache", *apt, "depends", "--important", package)
+    found = re.findall(rf"Depends: ({pattern})$", said, re.M)
+    if not found:
+        raise LabError(f"sources: {package} depends on no {pattern}; apt-cache says:\n{said}")
+    return found
+
+
+def _unpack_debian(step: Step, apt: Iterable[str], work: Path, place: Path) -> str:
+    """Unpack Debian's kernels for Power, as they are: FLAVOUR/vmlinuz, which is a plain ELF file, and its config."""
+    version = ""
+    for flavour in FLAVOURS:
+        image, = _dependencies(apt, f"linux-image-{flavour}:ppc64el", rf"linux-image-\d\S*-{flavour}:ppc64el")
+        parts = _dependencies(apt, image, rf"linux-(?:base|binary)-\d\S*-{flavour}:ppc64el")
+        apt_get(step, (*apt, "download", *parts), doing=f"downloading {image} (12 MB)", cwd=work)
+        packages = list(work.glob(f"linux-*-{flavour}_*.deb"))
+        for package in packages:
+            step.run(("dpkg-deb", "-x", package, work / "deb"))
+        modules, = (work / "deb/usr/lib/modules").glob(f"*-{flavour}")
+        (place / flavour).mkdir(parents=True)
+        for name in ("vmlinuz", "config"):
+            shutil.copy(modules / name, place / flavour)
+        version = output_of("dpkg-deb", "-f", packages[0], "Version").strip()
+    return version
 
 
 def _unpack_qemu(step: Step, apt: Iterable[str], work: Path, place: Path) -> str:
-    step.run(("apt-get", *apt, "source", "--download-only", "--only-source", QEMU_PACKAGE),
-             doing="downloading QEMU's source (24 MB)", cwd=work)
+    apt_get(step, (*apt, "source", "--download-only", "--only-source", QEMU_PACKAGE),
+            doing="downloading QEMU's source (24 MB)", cwd=work)
     description, = work.glob("qemu_*.dsc")
     step.run(("dpkg-source", "--no-check", "-x", description, place), doing="unpacking QEMU")
     return next(line.split()[1] for line in description.read_text(encoding="utf-8").splitlines()
@@ -150,14 +198,14 @@ def _unpack_qemu(step: Step, apt: Iterable[str], work: Path, place: Path) -> str
 
 
 def _unpack_busybox(step: Step, apt: Iterable[str], work: Path, place: Path) -> str:
-    step.run(("apt-get", *apt, "download", BUSYBOX_PACKAGE), doing="downloading the partition's busybox", cwd=work)
+    apt_get(step, (*apt, "download", BUSYBOX_PACKAGE), doing="downloading the partition's busybox", cwd=work)
     package, = work.glob("busybox-static_*.deb")
     step.run(("dpkg-deb", "-x", package, place))
     return output_of("dpkg-deb", "-f", package, "Version").strip()
 
 
 def _unpack_libraries(step: Step, apt: Iterable[str], work: Path, place: Path) -> str:
-    step.run(("apt-get", *apt, "download", *LIBRARY_PACKAGES), doing="downloading the partition's libraries", cwd=work)
+    apt_get(step, (*apt, "download", *LIBRARY_PACKAGES), doing="downloading the partition's libraries", cwd=work)
     packages = sorted(work.glob("*.deb"))
     for package in packages:
         step.run(("dpkg-deb", "-x", package, place))
@@ -165,7 +213,7 @@ def _unpack_libraries(step: Step, apt: Iterable[str], work: Path, place: Path) -
 
 
 _UNPACK = {"linux": _unpack_linux, "qemu": _unpack_qemu, "busybox": _unpack_busybox, LIBRARIES: _unpack_libraries,
-           "newer": _unpack_newer}
+           "newer": _unpack_newer, "debian": _unpack_debian}
 
 
 def _root() -> Path:
@@ -178,36 +226,82 @@ def _place(name: str) -> Path | None:
     return next(iter(sorted(_root().glob(f"{name}_*"))), None)
 
 
+def _forgotten(name: str) -> Path:
+    """A file that is there if NAME is to be fetched again."""
+    return _root() / f".{name}.forgotten"
+
+
+_refused: set[str] = set()      # what the mirror could not give to this process: it is not asked again
+
+
+def _missing(names: Iterable[str]) -> list[str]:
+    return [name for name in names if not _place(name) or (_forgotten(name).exists() and name not in _refused)]
+
+
 def fetch(names: Collection[str]) -> None:
-    """Fetch those of NAMES (keys of _UNPACK) that the cache does not hold."""
-    if all(_place(name) for name in names):
+    """Fetch those of NAMES (keys of _UNPACK) that the cache does not hold.
+
+    What was forgotten is used on if the mirror is just replacing its files.
+    """
+    if not _missing(names):
         return
     with locked("sources"):
-        missing = [name for name in names if not _place(name)]
+        missing = _missing(names)
         if not missing:
             return
-        root = _root()
-        root.mkdir(parents=True, exist_ok=True)
+        _root().mkdir(parents=True, exist_ok=True)
         with Step("sources", "fetching " + ", ".join(missing)) as step:
-            apt = _private_apt(step, "apt", _sources_list(step)) if set(missing) - {"newer"} else None
+            apt = None
             for name in missing:
-                if name == "newer":
-                    apt = _private_apt(step, f"apt-{NEWER_SUITE}", _newer_sources_list(step))
-                work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
                 try:
-                    version = _UNPACK[name](step, apt, work, work / "tree").split(":")[-1]  # no epoch: ":" harms make
-                    (work / "tree").rename(root / f"{name}_{version}")
-                finally:
-                    shutil.rmtree(work, ignore_errors=True)
+                    if name in SUITES:
+                        _fetch_moving(step, name)
+                    else:
+                        apt = apt or _private_apt(step, "apt", _sources_list(step))
+                        _fetch_one(step, name, apt)
+                except MirrorReplacing as error:
+                    if not _place(name):
+                        raise
+                    _refused.add(name)
+                    print(f"{error}\nsources: using {_place(name).name}, which is in the cache", flush=True)
+
+
+def _fetch_moving(step: Step, name: str) -> None:
+    """Fetch NAME from the first of its suites that can be had."""
+    for suite in SUITES[name]:
+        architecture = "ppc64el" if name == "debian" else output_of("dpkg", "--print-architecture").strip()
+        try:
+            apt = _private_apt(step, f"apt-{suite}-{architecture}", _suite_list(step, suite, architecture))
+            _fetch_one(step, name, apt)
+            return
+        except MirrorReplacing as error:
+            if suite == SUITES[name][-1]:
+                raise
+            print(f"{error}\nsources: {suite} cannot be had, trying another suite", flush=True)
+
+
+def _fetch_one(step: Step, name: str, apt: Iterable[str]) -> None:
+    """Fetch NAME, and remove what was there of it."""
+    work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=_root()))
+    try:
+        version = _UNPACK[name](step, apt, work, work / "tree").split(":")[-1]  # no epoch: ":" harms make
+        place = _root() / f"{name}_{version}"
+        for old in _root().glob(f"{name}_*"):
+            if old != place:
+                shutil.rmtree(old)
+        if not place.exists():
+            (work / "tree").rename(place)
+        _forgotten(name).unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def forget() -> None:
-    """Drop what was fetched, so that the next run takes the release's newest."""
+    """Forget what was fetched, so that the next run takes the release's newest. Until then it stays in the cache."""
     with locked("sources"):
         for name in _UNPACK:
-            place = _place(name)
-            if place:
-                shutil.rmtree(place)
+            if _place(name):
+                _forgotten(name).touch()
 
 
 def _stat_hash(tree: Path) -> str:
