@@ -746,6 +746,10 @@ static void doctor_names_what_is_wrong(void **state)
 	unlink("root/dev/papr-hvpipe");
 	doctor_finds("error    device", 1);
 	assert_int_equal(rmdir("root/sys/class/misc/papr-hvpipe"), 0);
+	start("doctor", "--root=root");
+	expect_exit(1);
+	assert_null(strstr(read_all(out), "driver"));
+	put("root/proc/device-tree/rtas/ibm,hypervisor-pipe-capable", "");
 	doctor_finds("error    driver    the kernel, Linux 7.1.0, has no papr-hvpipe driver", 1);
 	assert_int_equal(system("rm -r root/proc/device-tree"), 0);
 	doctor_finds("no RTAS", 1);
