@@ -44,6 +44,9 @@
 #define HDR_LEN		((ssize_t)sizeof(struct papr_hvpipe_hdr))
 #define MAX_PAYLOAD	4088
 
+/* A buffer that read() takes on every kernel. Longer messages need more. */
+#define PORTABLE_ROOM	4096
+
 /* How long an echo may take, and how long nothing has to come, in ms. */
 #define SOON		10000
 #define A_WHILE		300
@@ -102,7 +105,7 @@ static bool receive_seed(int fd, size_t len, unsigned int seed)
 		ksft_print_msg("poll for message %u: %zd\n", seed, n);
 		return false;
 	}
-	n = read(fd, &msg, sizeof(msg));
+	n = read(fd, &msg, HDR_LEN + len <= PORTABLE_ROOM ? PORTABLE_ROOM : sizeof(msg));
 	if (n != HDR_LEN + (ssize_t)len) {
 		ksft_print_msg("message %u: read %zd instead of %zu (errno %d)\n",
 			       seed, n, HDR_LEN + len, errno);
@@ -127,7 +130,7 @@ static bool is_quiet(int fd)
 	char buf[sizeof(struct message)];
 
 	return poll_for(fd, POLLIN, A_WHILE) == 0 &&
-	       read(fd, buf, sizeof(buf)) == 0;
+	       read(fd, buf, PORTABLE_ROOM) == 0;
 }
 
 /* The value of a line of a file's fdinfo. */
@@ -578,7 +581,7 @@ static bool flush(int fd)
 	do {
 		memset(&msg, 0, sizeof(msg));
 		if (poll_for(fd, POLLIN, SOON) != POLLIN ||
-		    read(fd, &msg, sizeof(msg)) < 0)
+		    read(fd, &msg, PORTABLE_ROOM) < 0)
 			return false;
 	} while (memcmp(msg.payload, mark, sizeof(mark)));
 	return true;
@@ -764,7 +767,7 @@ static ssize_t call_write(const struct call *call)
 
 static ssize_t call_read(const struct call *call)
 {
-	return read(call->fd, call->buf, sizeof(struct message));
+	return read(call->fd, call->buf, PORTABLE_ROOM);
 }
 
 static void *make_call(void *arg)
@@ -912,11 +915,11 @@ TEST_F(pair, read_nothing)
 
 	memset(&poison, 0xa5, sizeof(poison));
 	memcpy(&msg, &poison, sizeof(msg));
-	EXPECT_EQ(0, read(self->a, &msg, sizeof(msg)));
+	EXPECT_EQ(0, read(self->a, &msg, PORTABLE_ROOM));
 	EXPECT_EQ(0, read(self->a, &msg, HDR_LEN));
 
 	ASSERT_EQ(0, fcntl(self->a, F_SETFL, O_NONBLOCK));
-	EXPECT_EQ(-1, read(self->a, &msg, sizeof(msg)));
+	EXPECT_EQ(-1, read(self->a, &msg, PORTABLE_ROOM));
 	EXPECT_EQ(EAGAIN, errno);
 	EXPECT_EQ(0, memcmp(&msg, &poison, sizeof(msg)));
 }
@@ -1154,7 +1157,7 @@ TEST_F(pair, read_own_only)
 	ASSERT_EQ(HDR_LEN + 100, send_seed(self->b, 100, 1));
 	ASSERT_EQ(POLLIN, poll_for(self->b, POLLIN, SOON));
 	EXPECT_EQ(0, poll_for(self->a, POLLIN, 0));
-	EXPECT_EQ(0, read(self->a, buf, sizeof(buf)));
+	EXPECT_EQ(0, read(self->a, buf, PORTABLE_ROOM));
 	EXPECT_EQ(POLLIN, poll_for(self->b, POLLIN, 0));
 	EXPECT_TRUE(receive_seed(self->b, 100, 1));
 }
@@ -1486,7 +1489,7 @@ TEST_F(pair, handle_threads)
 	}
 	for (i = 0; i < 200; i++) {
 		ASSERT_EQ(POLLIN, poll_for(self->a, POLLIN, SOON));
-		ASSERT_EQ(HDR_LEN + 100, read(self->a, &msg, sizeof(msg)));
+		ASSERT_EQ(HDR_LEN + 100, read(self->a, &msg, PORTABLE_ROOM));
 		for (j = 0; j < 4; j++) {
 			fill(&expected, 100, j);
 			if (!memcmp(msg.payload, expected.payload, 100))
