@@ -13,7 +13,7 @@ from pathlib import Path
 from . import cpio
 from .agent import Agent, Command
 from .errors import LabError
-from .machine import INITRAMFS, Machine, source_id, source_sockets
+from .machine import INITRAMFS, Machine, source_sockets
 from .paths import BUILD, LOGS, TOP
 from .stream import LIMIT, ChainedStream, Stream
 
@@ -149,10 +149,14 @@ class Partition:
         return self.agent.start(command)
 
     def serve(self, source: str, command: str) -> Command:
-        """Start COMMAND, which opens SOURCE; returns when SOURCE is open, so that no message is dropped."""
+        """Start COMMAND, which opens SOURCE; returns when it is open, so that no message is dropped."""
         started = self.start(f"exec {command}")
-        self.check(f"until hvpipe status | grep -q '^{source_id(source):#010x} '; do :; done")
+        self.holder(started)
         return started
+
+    def holder(self, command: Command) -> int:
+        """Wait until a process of COMMAND, which still runs, holds a source; returns its PID."""
+        return int(self.check(f"exec holder {command.number}"))
 
     def run(self, command: str, limit: float = LIMIT) -> Command:
         """Run COMMAND to its end; returns it with status and output."""

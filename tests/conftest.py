@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What tests share: a lab, and partitions that are booted once and used by many tests."""
 
+import re
+
 import pytest
 
 import reliability

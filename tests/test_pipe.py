@@ -37,28 +37,20 @@ def wait_queued(partition, source, sequence, since=0):
 def hold(partition, source, arguments=""):
     """Start `hvpipe recv` on SOURCE and stop it after it has opened the source and before it reads; returns it."""
     command = partition.serve(source, f"hvpipe -s {source} recv {arguments}")
-    partition.check(f"kill -STOP {pid_of(partition, source)}")
+    partition.check(f"kill -STOP {partition.holder(command)}")
     return command
 
 
-def resume(partition, source):
+def resume(partition, command):
     """Continue the program that hold() stopped."""
-    partition.check(f"kill -CONT {pid_of(partition, source)}")
+    partition.check(f"kill -CONT {partition.holder(command)}")
 
 
-HELD, PID = 6, 7    # columns of `hvpipe status`
-
-
-def status_of(partition, source):
-    """The line of `hvpipe status` for SOURCE, by columns."""
+def held_for(partition, source):
+    """How many messages the driver holds for SOURCE's reader, as `hvpipe status` shows it."""
     line = re.search(rf"^{source_id(source):#010x} .*$", partition.check("hvpipe status"), re.M)
     assert line, f"no program has {source} open"
-    return line[0].split()
-
-
-def pid_of(partition, source):
-    """The process that has SOURCE open."""
-    return status_of(partition, source)[PID]
+    return line[0].split()[6]
 
 
 def test_burst_in_order(lab, partition, tmp_path):
@@ -69,7 +61,7 @@ def test_burst_in_order(lab, partition, tmp_path):
     hmc = lab.hmc(partition, "hmc1", "send", *files)
     wait_queued(partition, "hmc1", 100, mark)
     assert reader.running
-    resume(partition, "hmc1")
+    resume(partition, reader)
     assert reader.wait().output == b"".join(path.read_bytes() for path in files)
     assert reader.status == 0
     hmc.check()
@@ -89,8 +81,8 @@ def test_sources_separate(lab, partition):
         for source, hmc in hmcs.items():
             hmc.write(f"{source} {number};\n".encode())
             wait_queued(partition, source, number, mark)
-    for source in readers:
-        resume(partition, source)
+    for reader in readers.values():
+        resume(partition, reader)
     for source, reader in readers.items():
         assert reader.check() == "".join(f"{source} {number};" for number in range(1, count + 1))
     for hmc in hmcs.values():
@@ -199,11 +191,11 @@ def test_sleeping_reader(lab, partition, tmp_path):
     try:
         partition.check(f"echo 10 >{parameter}")
         assert partition.check(send) == "hello\n"
-        assert status_of(partition, "hmc1")[HELD] == "3"
+        assert held_for(partition, "hmc1") == "3"
     finally:
         partition.check(f"echo 0 >{parameter}")
     hmc.check()     # acknowledged, though not read
-    resume(partition, "hmc1")
+    resume(partition, sleeper)
     assert sleeper.wait().output == b"".join(path.read_bytes() for path in slept)
     assert partition.run(f"echo never >{parameter}").status != 0
     other.close()
@@ -212,11 +204,11 @@ def test_sleeping_reader(lab, partition, tmp_path):
 def test_second_handle(partition):
     """A source has one handle. A second program is told who has it, and gets it when the first ends."""
     first = hold(partition, "hmc1")
-    pid = pid_of(partition, "hmc1")
+    pid = partition.holder(first)
     second = partition.run("hvpipe recv -t 1")
     assert second.status == 4
     assert "hmc1" in second.stdout or "0x02000001" in second.stdout
-    assert pid in second.stdout
+    assert str(pid) in second.stdout
     first.kill()
     assert partition.run("hvpipe recv -t 0.1").status == 6
 
