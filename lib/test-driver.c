@@ -72,7 +72,7 @@ static void test_lengths(struct hvpipe *pipe)
 		else if (errno != EMSGSIZE)
 			break;
 	}
-	report(max == HVPIPE_MAX_PAYLOAD || errno == EMSGSIZE, "more than %zu bytes: too long", max);
+	report(max == HVPIPE_MAX_PAYLOAD || errno == EMSGSIZE, "more than the kernel takes: too long");
 	report(fails(hvpipe_recv(pipe, message, sizeof(message), 0), ETIMEDOUT), "what was too long was not sent");
 	report(fails(hvpipe_send(pipe, message, HVPIPE_MAX_PAYLOAD + 1), EMSGSIZE), "4089 bytes: too long");
 	report(fails(hvpipe_send(pipe, message, 0), EINVAL), "0 bytes: invalid");
@@ -154,7 +154,7 @@ static void test_status(struct hvpipe *pipe)
 	report(hvpipe_each_holder(find_ours, &found) == 0 && found.count == 1, "the handle is found in /proc");
 	tells = found.last.source;
 	printf("# this kernel tells %s\n", tells ? "of sources and messages" : "only who holds a source");
-	report(!strcmp(status.state, tells ? "enabled" : "unknown"), "state %s", status.state);
+	report(!strcmp(status.state, tells ? "enabled" : "unknown"), "the state of the pipe");
 	report(tells ? status.handles == 1 : status.handles == HVPIPE_UNKNOWN, "open sources");
 	report(tells ? status.dropped != HVPIPE_UNKNOWN : status.dropped == HVPIPE_UNKNOWN, "dropped messages");
 	report(found.last.source == (tells ? HVPIPE_SOURCE_HMC(1) : 0), "the source of the handle");

@@ -67,7 +67,7 @@ def shared_partition(lab):
 @pytest.fixture(scope="session")
 def echoing(lab):
     """A partition whose hypervisor answers for hmc1 and hmc2, and whose kernel ran its KUnit tests."""
-    return lab.partition(name="echoing", echo=["hmc1", "hmc2"], append="kunit.enable=1")
+    return lab.partition(name="echoing", echo=["hmc1", "hmc2"], append="kunit.enable=1", programs=["lib/test-driver"])
 
 
 @pytest.fixture(name="pipe")
