@@ -2,7 +2,7 @@
 #
 # The front door to the lab (python3 -m lab). Everything slow is kept in a cache outside the checkout.
 
-export LINUX_SRC QEMU_SRC HVPIPE_CACHE KERNEL PERSONALITY SEED BASELINE DOCS
+export LINUX_SRC QEMU_SRC HVPIPE_CACHE KERNEL CPU APPEND PERSONALITY SEED BASELINE DOCS
 
 PREFIX ?= /usr/local
 PYTHON := /usr/bin/python3
@@ -22,6 +22,7 @@ help:
 	@echo 'hvpipe: messages between an HMC and a partition through the hypervisor pipe'
 	@echo
 	@echo '  make run      the main job from nothing: build all, boot, exchange files both ways'
+	@echo '                                                   (KERNEL=debian: on the kernel that Debian has)'
 	@echo '  make test     every test                        (TESTS="tests/test_pipe.py -k burst": some;'
 	@echo '                                                   KERNEL=vmlinux-debug: on a kernel that finds bugs;'
 	@echo '                                                   PERSONALITY=empty-receive=-1: under other firmware)'

@@ -17,6 +17,14 @@ from .stream import LIMIT, Stream
 MACHINES = BUILD / "machines"   # NAME.qmp for each running machine: a link to a control socket, for `lab fault`
 KERNEL = os.environ.get("KERNEL") or "vmlinux"  # the kernel of partitions that name none
 PERSONALITY = os.environ.get("PERSONALITY", "")  # properties of every machine's pipe, such as "strict=on"
+CPU = os.environ.get("CPU", "")         # the processor of every machine, such as power8
+APPEND = os.environ.get("APPEND", "")   # added to every kernel's command line, such as disable_radix
+# Kernels with the driver that Linux ships. It clears a message's bit after the call that receives the message, so it
+# forgets what is announced before that, and the pipe stops for good. Here the next one is announced after 1000 us of a
+# clock that counts instructions: a busy host cannot make them too few.
+LINUX_DRIVER = ("debian", "debian-64k")
+LINUX_PERSONALITY = "announce-delay-us=1000"
+LINUX_OPTIONS = ("-icount", "shift=0")
 INITRAMFS = BUILD / "initramfs.cpio.gz"
 
 
@@ -47,21 +55,27 @@ def source_sockets(place: Path, sources) -> dict[str, Path]:
 
 def qemu_command(place: Path, name: str, lines: dict[str, str], sources=(), echo=(), hvpipe=True, kernel=KERNEL,
                  initramfs=INITRAMFS, append="", options=(), smp=1, memory="1G", capable=True,
-                 personality=PERSONALITY) -> list[str]:
+                 cpu=CPU, personality: str | None = None) -> list[str]:
     """The command that runs machine NAME, with its sockets for HMCs in PLACE.
 
     LINES are its character devices: console, agent, qmp and control, each with the chardev behind it. The last two are
     both QMP, for two clients. SOURCES have an HMC behind a socket, sources in ECHO answer by themselves; a source is
     "hmcN", or "hmcN,PROPERTY=VALUE..." to set device properties. A machine that is not CAPABLE hides its pipe from the
     partition but keeps the pipe's state for a partition that migrates. PERSONALITY is further properties of the pipe,
-    such as "strict=on": how its firmware reads what PAPR leaves open.
+    such as "strict=on": how its firmware reads what PAPR leaves open; by default what the KERNEL needs.
     """
+    if personality is None:
+        personality = PERSONALITY or (LINUX_PERSONALITY if kernel in LINUX_DRIVER else "")
+    if kernel in LINUX_DRIVER and "-icount" not in options:
+        options = [*LINUX_OPTIONS, *options]
     command = [
         BUILD / "qemu-system-ppc64", "-machine", "pseries,x-vof=on", "-accel", "tcg", "-nodefaults", "-nographic",
         "-L", BUILD / "pc-bios", "-m", memory, "-smp", smp, "-no-reboot", "-name", name,
         "-kernel", BUILD / kernel, "-initrd", initramfs,
-        "-append", f"console=hvc0 rdinit=/init {append}".strip(),
+        "-append", " ".join(filter(None, ("console=hvc0 rdinit=/init", append, APPEND))),
     ]
+    if cpu:
+        command += ["-cpu", cpu]
     for line, chardev in lines.items():
         kind, _, more = chardev.partition(",")
         command += ["-chardev", f"{kind},id={line},{more}"]
