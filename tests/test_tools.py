@@ -79,13 +79,6 @@ def test_doctor(lab, partition):
     assert "ibm,hypervisor-pipe-capable" in report and "papr-hvpipe: enabled" in report
 
 
-def test_doctor_without_pipe(lab):
-    """Without a pipe the doctor says that the hypervisor has none, and ends with the status of an error."""
-    partition = lab.partition(name="no-pipe", hvpipe=False)
-    found = partition.run("hvpipe doctor")
-    assert found.status == 1 and "the hypervisor offers this partition no pipe" in found.stdout
-
-
 def test_full_disk(partition):
     """Output that cannot be written is a failure."""
     for command in ("status", "doctor", "--help", "-V", "help"):
