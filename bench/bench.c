@@ -5,8 +5,8 @@
  * -icount shift=0: one instruction is one nanosecond) and answers for the
  * sources hmc1 to hmc8 (spapr-hvpipe-echo).
  *
- * usage: bench unit | floor | rtas_call | messages SIZE | busy | wakeup | again | handles COUNT |
- *              files COUNT | asleep MS MESSAGES
+ * usage: bench unit | floor | rtas_call | messages SIZE | library SIZE | busy | wakeup | again |
+ *              handles COUNT | files COUNT | asleep MS MESSAGES
  *
  * Prints a line for each row: name, median, 10th and 90th percentile, number of
  * samples; all less the cost of reading the timebase. An average is printed three
@@ -21,6 +21,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,6 +32,8 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "hvpipe.h"
 
 #define HEADER	      48 /* before each payload */
 #define MAX_PAYLOAD   4088
@@ -311,6 +314,77 @@ static void messages(int size)
 
 	traffic(one, two, size, rows, rows);
 	for (int k = 0; k < TRAFFIC; k++)
+		print(&rows[k]);
+}
+
+static struct hvpipe *must_open(uint32_t source)
+{
+	struct hvpipe *pipe = hvpipe_open(source);
+
+	if (!pipe)
+		err(1, "cannot open source 0x%08x", source);
+	return pipe;
+}
+
+static uint64_t send_by_library(struct hvpipe *pipe, int size)
+{
+	uint64_t start = timebase();
+	ssize_t done = hvpipe_send(pipe, buffer, size);
+	uint64_t end = timebase();
+
+	if (done != size)
+		err(1, "hvpipe_send() of %d bytes returned %zd", size, done);
+	return end - start;
+}
+
+static uint64_t receive_by_library(struct hvpipe *pipe, int size)
+{
+	uint64_t start = timebase();
+	ssize_t done = hvpipe_recv(pipe, buffer, sizeof(buffer), 0);
+	uint64_t end = timebase();
+
+	if (done != size)
+		err(1, "hvpipe_recv() of a message of %d bytes returned %zd", size, done);
+	return end - start;
+}
+
+static uint64_t copy_payload(int size)
+{
+	static char other[MAX_PAYLOAD];
+	uint64_t start = timebase();
+
+	memcpy(other, buffer, size);
+	asm volatile("" : : "r"(other) : "memory");
+	return timebase() - start;
+}
+
+/*
+ * What the library adds to a call: TWO's calls, which have no event inside (see
+ * traffic()), bare and by the library in turn, and a copy of the payload.
+ */
+static void library(int size)
+{
+	static struct row rows[] = {
+		{ .name = "send" }, { .name = "library-send" }, { .name = "receive" }, { .name = "library-receive" },
+		{ .name = "copy" },
+	};
+	struct hvpipe *one = must_open(HVPIPE_SOURCE_HMC(1)), *two = must_open(HVPIPE_SOURCE_HMC(2));
+
+	for (int i = -2 * WARM_UP; i < 2 * SAMPLES; i++) {
+		bool by_library = i % 2;
+		uint64_t sent, received, copied = copy_payload(size);
+
+		send_message(hvpipe_get_fd(one), size);
+		sent = by_library ? send_by_library(two, size) : send_message(hvpipe_get_fd(two), size);
+		receive_message(hvpipe_get_fd(one), size);
+		received = by_library ? receive_by_library(two, size) : receive_message(hvpipe_get_fd(two), size);
+		if (i < 0)
+			continue;
+		add(&rows[by_library], sent);
+		add(&rows[2 + by_library], received);
+		add(&rows[4], copied);
+	}
+	for (int k = 0; k < 5; k++)
 		print(&rows[k]);
 }
 
@@ -606,6 +680,8 @@ int main(int argc, char **argv)
 		measure_rtas_call();
 	else if (!strcmp(what, "messages") && argc == 3 && number >= 1 && number <= MAX_PAYLOAD)
 		messages(number);
+	else if (!strcmp(what, "library") && argc == 3 && number >= 1 && number <= USUAL_PAYLOAD)
+		library(number);
 	else if (!strcmp(what, "busy") && argc == 2)
 		busy();
 	else if (!strcmp(what, "wakeup") && argc == 2)
@@ -619,7 +695,7 @@ int main(int argc, char **argv)
 	else if (!strcmp(what, "asleep") && argc == 4 && atoi(argv[3]) >= 1)
 		asleep(number, atoi(argv[3]));
 	else
-		errx(2, "usage: bench unit | floor | rtas_call | messages SIZE | busy | wakeup | again | "
-			"handles COUNT | files COUNT | asleep MS MESSAGES");
+		errx(2, "usage: bench unit | floor | rtas_call | messages SIZE | library SIZE | busy | wakeup | "
+			"again | handles COUNT | files COUNT | asleep MS MESSAGES");
 	return 0;
 }

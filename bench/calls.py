@@ -24,10 +24,13 @@ COUNTS = (1, 16, 256, 4096, 16384, 65536)
 MESSAGES = (("send", "send, no event inside"), ("send-event", "send, the echo's event inside"),
             ("receive", "receive, no event inside"), ("receive-event", "receive, the next event inside"),
             ("round-trip", "round trip: write, poll, read"))
+LIBRARY = (("send", "write()"), ("library-send", "hvpipe_send()"), ("receive", "read()"),
+           ("library-receive", "hvpipe_recv()"), ("copy", "a copy of the payload"))
 PARTS = [
     ("floor", "floor", (("getppid", "getppid()"), ("sys_rtas", "sys_rtas(get-time-of-day)"))),
     ("rtas_call", "in the kernel", (("rtas_call", "rtas_call(), nothing to receive"),)),
     *((f"messages {size}", f"{size} byte{'s' * (size > 1)}", MESSAGES) for size in SIZES),
+    *((f"library {size}", f"{size} bytes, bare and by the library", LIBRARY) for size in (64, 4048)),
     ("busy", f"64 bytes, {len(ECHO)} sources with a message each",
      (("send", "send, no event inside"), ("receive", "receive, the next event inside"))),
     ("wakeup", "64 bytes, another thread in poll()",

@@ -7,6 +7,7 @@ It has one CPU. Its hypervisor counts virtual time by instructions and answers f
 from pathlib import Path
 
 from lab import Lab, LabError, Partition
+from lab.machine import PERSONALITY
 
 ECHO = [f"hmc{number}" for number in range(1, 9)]
 LIMIT = 1800    # seconds for one part: with a driver whose cost grows with handles, opening them all takes long
@@ -41,5 +42,6 @@ def check_unit(partition: Partition) -> Rows:
 def counting(lab: Lab, name: str, kernel: str | Path, options=(), append="") -> tuple[Partition, Rows]:
     """Boot such a partition with KERNEL, and APPEND on its command line; returns it, and what check_unit() does."""
     partition = lab.partition(name=name, kernel=kernel, append=f"kunit.enable=0 {append}".strip(), echo=ECHO,
-                              programs=["bench/bench"], options=["-icount", "shift=0", *options])
+                              personality=PERSONALITY, programs=["bench/bench"],
+                              options=["-icount", "shift=0", *options])
     return partition, check_unit(partition)

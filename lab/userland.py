@@ -63,8 +63,7 @@ def cross_files() -> tuple[list[object], list[str]]:
 
 def build_partition() -> None:
     """build/partition: hvpipe, the ABI tests and the programs of guest/ and bench/, all static."""
-    versions = toolchain((f"{CROSS}gcc", f"{CROSS}ld"), ("libc6-dev-ppc64el-cross", "meson"))
-    kernel, libraries = build_kernel("vmlinux"), source(LIBRARIES)
+    kernel = build_kernel("vmlinux")
     with locked("userland"):
         options, versions = cross_files()
         build_with_meson("partition", "building user space for the partition", versions, *options,
@@ -83,18 +82,21 @@ def program_rules(kernel: Path) -> str:
     # Nothing may depend on the checkout's path: __FILE__, debug information and what is computed from it do.
     compile_one = (f"{CROSS}gcc -std=gnu11 -O2 {WARNINGS} -static -pthread -s -ffile-prefix-map={TOP}/= "
                    "-MMD -MF $out.d")
+    library = "lib/libhvpipe.a"
     # The kernel's test harness was not written for -Wextra.
     abi = f"-Wno-clobbered -Wno-sign-compare -isystem {kernel / 'usr/include'} -iquote {kernel / ABI_TESTS}"
     strip = f"{CROSS}strip --remove-section=.note.gnu.build-id -o $out $in"
     lines = [f"builddir = .programs\n"
-             f"rule compile\n  command = {compile_one} $more -o $out $in\n  depfile = $out.d\n  deps = gcc\n"
+             f"rule compile\n  command = {compile_one} $more -o $out $in $libraries\n  depfile = $out.d\n  deps = gcc\n"
              f"  description = $out\n"
              f"rule strip\n  command = {strip}\n  description = $out\n"
              f"build hvpipe: strip tools/hvpipe/hvpipe\n"]
-    for place, more, programs in (("guest", "", GUEST.glob("*.c")),
-                                  ("bench", "", (TOP / "bench" / name for name in ("bench.c", "peers.c"))),
-                                  ("abi", abi, (TOP / "linux" / ABI_TESTS).glob("*.c"))):
-        lines += [f"build {place}/{path.stem}: compile {path}\n  more = {more}\n" for path in sorted(programs)]
+    for place, more, libraries, programs in (
+            ("guest", "", "", GUEST.glob("*.c")),
+            ("bench", f"-I {TOP / 'include'}", library, (TOP / "bench" / name for name in ("bench.c", "peers.c"))),
+            ("abi", abi, "", (TOP / "linux" / ABI_TESTS).glob("*.c"))):
+        lines += [f"build {place}/{path.stem}: compile {path} | {libraries}\n  more = {more}\n"
+                  f"  libraries = {libraries}\n" for path in sorted(programs)]
     return "".join(lines)
 
 

@@ -23,13 +23,12 @@ COST = {
     "handles 1": {"create": 2154, "close": 1676},
     "handles 4096": {"create": 2154, "close": 1678, "first-send-event": 3660, "last-receive": 1441},
 }
+FEW = 100     # instructions around the copy
 
 
 @pytest.fixture(scope="module", name="bench")
 def counting_partition(lab):
     """A partition that counts instructions."""
-    if KERNEL != "vmlinux":
-        pytest.skip("the numbers are those of vmlinux")
     partition, _ = counting(lab, "cost", KERNEL)
     yield partition
     partition.close()
@@ -49,9 +48,20 @@ def write_cost(part, now):
     place.write_text(text, encoding="utf-8")
 
 
+@pytest.mark.parametrize("size", [64, 4048])
+def test_library(bench, size):
+    """A call of the library costs a copy of the payload more than the bare call, and next to nothing else."""
+    found = {row: numbers["median"] for row, numbers in parse(bench.check(f"exec bench library {size}")).items()}
+    for call in ("send", "receive"):
+        more = found[f"library-{call}"] - found[call]
+        assert more <= found["copy"] + FEW, found
+
+
 @pytest.mark.parametrize("part", COST)
 def test_cost(bench, part, request):
     """Send, receive, wake-up, create and close cost at most 3% more, alone and with many handles open."""
+    if KERNEL != "vmlinux":
+        pytest.skip("the numbers are those of vmlinux")
     now = cost_now(bench, part)
     if request.config.getoption("write_cost"):
         write_cost(part, now)
