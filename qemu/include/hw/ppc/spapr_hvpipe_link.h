@@ -13,9 +13,11 @@
  *          8     8  sequence
  *
  *     MESSAGE  both ways, payload 1..4088 bytes, sequence 1, 2, 3, ...
- *     ACK      both ways, no payload, sequence of the last MESSAGE taken
+ *     ACK      both ways, sequence of the last MESSAGE taken; that of the
+ *              hypervisor has a payload, the credit
  *     NACK     from the HMC, no payload, sequence of the MESSAGE refused
  *     STATE    both ways, sequence 0, first frame of each side
+ *     CLOSE    both ways, sequence 0, last frame of each side: reason, text
  *
  * docs/specs/ppc-spapr-hvpipe.rst has the rules of the sessions.
  *
@@ -31,16 +33,26 @@
 #include <stdint.h>
 #include <string.h>
 
-#define HVPIPE_LINK_VERSION         1
+/* The only version that is spoken. STATE and CLOSE have it in any version. */
+#define HVPIPE_LINK_VERSION         2
 
 #define HVPIPE_LINK_HEADER_SIZE     16
 #define HVPIPE_LINK_MAX_PAYLOAD     4088
 #define HVPIPE_LINK_MAX_FRAME  (HVPIPE_LINK_HEADER_SIZE + \
                                 HVPIPE_LINK_MAX_PAYLOAD)
 
-/* Payload of a STATE frame, by who sends it */
-#define HVPIPE_LINK_HMC_STATE_SIZE  24
-#define HVPIPE_LINK_HV_STATE_SIZE   16
+/* Payload of a STATE, by its sender: at least this, the rest is ignored */
+#define HVPIPE_LINK_HMC_STATE_SIZE  32
+#define HVPIPE_LINK_HV_STATE_SIZE   48
+
+/* Payload of the hypervisor's ACK */
+#define HVPIPE_LINK_CREDIT_SIZE     8
+
+/* Payload of a CLOSE: the reason, and so many bytes of text at most */
+#define HVPIPE_LINK_REASON_SIZE     4
+#define HVPIPE_LINK_MAX_TEXT        252
+#define HVPIPE_LINK_MAX_CLOSE  (HVPIPE_LINK_HEADER_SIZE + \
+                                HVPIPE_LINK_REASON_SIZE + HVPIPE_LINK_MAX_TEXT)
 
 /* Flags in the hypervisor's STATE */
 #define HVPIPE_LINK_HV_ENABLED      0x00000001 /* the partition has it on */
@@ -50,7 +62,18 @@ typedef enum HvpipeLinkType {
     HVPIPE_LINK_ACK     = 2,
     HVPIPE_LINK_NACK    = 3,
     HVPIPE_LINK_STATE   = 4,
+    HVPIPE_LINK_CLOSE   = 5,
 } HvpipeLinkType;
+
+/* Why a link is closed. After the first three the HMC may connect again. */
+typedef enum HvpipeLinkReason {
+    HVPIPE_LINK_DONE      = 0,  /* the sender ends in order */
+    HVPIPE_LINK_MALFORMED = 1,  /* a frame broke a rule */
+    HVPIPE_LINK_REPLACED  = 2,  /* the partition has another state now */
+    HVPIPE_LINK_NO_VERSION = 3, /* there is no version that both speak */
+    HVPIPE_LINK_NO_SESSION = 4, /* the STATE does not fit to the session */
+    HVPIPE_LINK_NO_SOURCE = 5,  /* the session is that of another source */
+} HvpipeLinkReason;
 
 typedef enum HvpipeLinkSender {
     HVPIPE_LINK_FROM_HV,
@@ -65,19 +88,35 @@ typedef struct HvpipeLinkHeader {
     uint64_t sequence;
 } HvpipeLinkHeader;
 
+/* The versions that a side speaks, and what it can do besides */
+typedef struct HvpipeLinkOffer {
+    uint16_t lowest;
+    uint16_t highest;
+    uint32_t features;  /* none is defined yet */
+} HvpipeLinkOffer;
+
 /* The HMC's STATE, its hello */
 typedef struct HvpipeLinkHmcState {
+    HvpipeLinkOffer offer;
     uint64_t session;   /* names the HMC's numbering, never 0 */
     uint64_t taken;     /* last sequence it took from the hypervisor, or 0 */
-    uint64_t first;     /* sequence of the first MESSAGE it will send, >= 1 */
+    uint64_t first;     /* lowest sequence that it may still send, >= 1 */
 } HvpipeLinkHmcState;
 
-/* The hypervisor's STATE */
+/* The hypervisor's STATE: taken <= queued <= credit */
 typedef struct HvpipeLinkHvState {
+    HvpipeLinkOffer offer;
     uint32_t source;    /* source ID */
     uint32_t flags;     /* HVPIPE_LINK_HV_* */
-    uint64_t received;  /* last sequence the partition has received, or 0 */
+    uint64_t epoch;     /* another one for each boot of the partition, not 0 */
+    uint64_t taken;     /* last sequence that the partition has taken */
+    uint64_t queued;    /* last sequence that the hypervisor has queued */
+    uint64_t credit;    /* highest sequence that the HMC may send */
 } HvpipeLinkHvState;
+
+/* What a side of this version offers */
+#define HVPIPE_LINK_OFFER { \
+    .lowest = HVPIPE_LINK_VERSION, .highest = HVPIPE_LINK_VERSION }
 
 /* What a MESSAGE is to a receiver that expects sequence @expected */
 typedef enum HvpipeLinkOrder {
@@ -130,9 +169,38 @@ static inline const char *hvpipe_link_type_name(uint8_t type)
         return "NACK";
     case HVPIPE_LINK_STATE:
         return "STATE";
+    case HVPIPE_LINK_CLOSE:
+        return "CLOSE";
     default:
         return "unknown";
     }
+}
+
+static inline const char *hvpipe_link_reason_name(uint32_t reason)
+{
+    switch (reason) {
+    case HVPIPE_LINK_DONE:
+        return "done";
+    case HVPIPE_LINK_MALFORMED:
+        return "malformed";
+    case HVPIPE_LINK_REPLACED:
+        return "replaced";
+    case HVPIPE_LINK_NO_VERSION:
+        return "no version";
+    case HVPIPE_LINK_NO_SESSION:
+        return "no session";
+    case HVPIPE_LINK_NO_SOURCE:
+        return "no source";
+    default:
+        return "unknown";
+    }
+}
+
+/* False: to connect again with the same STATE would end in the same way. */
+static inline bool hvpipe_link_reason_passes(uint32_t reason)
+{
+    return reason != HVPIPE_LINK_NO_VERSION &&
+           reason != HVPIPE_LINK_NO_SESSION && reason != HVPIPE_LINK_NO_SOURCE;
 }
 
 /*
@@ -167,6 +235,7 @@ static inline void hvpipe_link_unpack_header(const uint8_t *frame,
 static inline const char *hvpipe_link_check_header(const HvpipeLinkHeader *h,
                                                    HvpipeLinkSender sender)
 {
+    bool from_hmc = sender == HVPIPE_LINK_FROM_HMC, zero = false;
     uint16_t low = 0, high = 0;
 
     if (h->version != HVPIPE_LINK_VERSION) {
@@ -178,15 +247,22 @@ static inline const char *hvpipe_link_check_header(const HvpipeLinkHeader *h,
         high = HVPIPE_LINK_MAX_PAYLOAD;
         break;
     case HVPIPE_LINK_ACK:
+        low = high = from_hmc ? 0 : HVPIPE_LINK_CREDIT_SIZE;
         break;
     case HVPIPE_LINK_NACK:
-        if (sender != HVPIPE_LINK_FROM_HMC) {
+        if (!from_hmc) {
             return "a NACK that is not from the HMC";
         }
         break;
     case HVPIPE_LINK_STATE:
-        low = high = sender == HVPIPE_LINK_FROM_HMC ?
-            HVPIPE_LINK_HMC_STATE_SIZE : HVPIPE_LINK_HV_STATE_SIZE;
+        low = from_hmc ? HVPIPE_LINK_HMC_STATE_SIZE : HVPIPE_LINK_HV_STATE_SIZE;
+        high = HVPIPE_LINK_MAX_PAYLOAD;
+        zero = true;
+        break;
+    case HVPIPE_LINK_CLOSE:
+        low = HVPIPE_LINK_REASON_SIZE;
+        high = HVPIPE_LINK_REASON_SIZE + HVPIPE_LINK_MAX_TEXT;
+        zero = true;
         break;
     default:
         return "unknown type";
@@ -197,10 +273,52 @@ static inline const char *hvpipe_link_check_header(const HvpipeLinkHeader *h,
     if (h->reserved) {
         return "reserved field not zero";
     }
-    if ((h->type == HVPIPE_LINK_STATE) != (h->sequence == 0)) {
-        return h->sequence ? "sequence of a STATE not zero" : "sequence zero";
+    if (zero && h->sequence) {
+        return "sequence of a STATE or CLOSE not zero";
+    }
+    /* Before it has taken anything the hypervisor acknowledges 0. */
+    if (!zero && !h->sequence && (from_hmc || h->type != HVPIPE_LINK_ACK)) {
+        return "sequence zero";
     }
     return NULL;
+}
+
+/* Write a whole ACK of the hypervisor; returns its size. */
+static inline size_t hvpipe_link_pack_hv_ack(uint8_t *frame, uint64_t sequence,
+                                             uint64_t credit)
+{
+    hvpipe_link_pack_header(frame, HVPIPE_LINK_ACK, HVPIPE_LINK_CREDIT_SIZE,
+                            sequence);
+    hvpipe_link_put64(frame + HVPIPE_LINK_HEADER_SIZE, credit);
+    return HVPIPE_LINK_HEADER_SIZE + HVPIPE_LINK_CREDIT_SIZE;
+}
+
+/*
+ * Write a whole CLOSE, with as much of @text as fits to the first
+ * HVPIPE_LINK_MAX_CLOSE bytes of @frame; returns its size.
+ */
+static inline size_t hvpipe_link_pack_close(uint8_t *frame,
+                                            HvpipeLinkReason reason,
+                                            const char *text)
+{
+    size_t size = strlen(text);
+
+    if (size > HVPIPE_LINK_MAX_TEXT) {
+        size = HVPIPE_LINK_MAX_TEXT;
+    }
+    hvpipe_link_pack_header(frame, HVPIPE_LINK_CLOSE,
+                            HVPIPE_LINK_REASON_SIZE + size, 0);
+    frame += HVPIPE_LINK_HEADER_SIZE;
+    hvpipe_link_put32(frame, reason);
+    memcpy(frame + HVPIPE_LINK_REASON_SIZE, text, size);
+    return HVPIPE_LINK_HEADER_SIZE + HVPIPE_LINK_REASON_SIZE + size;
+}
+
+static inline void hvpipe_link_pack_offer(uint8_t *p, const HvpipeLinkOffer *o)
+{
+    hvpipe_link_put16(p, o->lowest);
+    hvpipe_link_put16(p + 2, o->highest);
+    hvpipe_link_put32(p + 4, o->features);
 }
 
 /* Write a whole STATE frame of the HMC; returns its size. */
@@ -210,9 +328,10 @@ static inline size_t hvpipe_link_pack_hmc_state(uint8_t *frame,
     hvpipe_link_pack_header(frame, HVPIPE_LINK_STATE,
                             HVPIPE_LINK_HMC_STATE_SIZE, 0);
     frame += HVPIPE_LINK_HEADER_SIZE;
-    hvpipe_link_put64(frame, s->session);
-    hvpipe_link_put64(frame + 8, s->taken);
-    hvpipe_link_put64(frame + 16, s->first);
+    hvpipe_link_pack_offer(frame, &s->offer);
+    hvpipe_link_put64(frame + 8, s->session);
+    hvpipe_link_put64(frame + 16, s->taken);
+    hvpipe_link_put64(frame + 24, s->first);
     return HVPIPE_LINK_HEADER_SIZE + HVPIPE_LINK_HMC_STATE_SIZE;
 }
 
@@ -223,23 +342,49 @@ static inline size_t hvpipe_link_pack_hv_state(uint8_t *frame,
     hvpipe_link_pack_header(frame, HVPIPE_LINK_STATE,
                             HVPIPE_LINK_HV_STATE_SIZE, 0);
     frame += HVPIPE_LINK_HEADER_SIZE;
-    hvpipe_link_put32(frame, s->source);
-    hvpipe_link_put32(frame + 4, s->flags);
-    hvpipe_link_put64(frame + 8, s->received);
+    hvpipe_link_pack_offer(frame, &s->offer);
+    hvpipe_link_put32(frame + 8, s->source);
+    hvpipe_link_put32(frame + 12, s->flags);
+    hvpipe_link_put64(frame + 16, s->epoch);
+    hvpipe_link_put64(frame + 24, s->taken);
+    hvpipe_link_put64(frame + 32, s->queued);
+    hvpipe_link_put64(frame + 40, s->credit);
     return HVPIPE_LINK_HEADER_SIZE + HVPIPE_LINK_HV_STATE_SIZE;
+}
+
+static inline const char *hvpipe_link_unpack_offer(const uint8_t *p,
+                                                   HvpipeLinkOffer *o)
+{
+    o->lowest = hvpipe_link_get16(p);
+    o->highest = hvpipe_link_get16(p + 2);
+    o->features = hvpipe_link_get32(p + 4);
+    return o->lowest > o->highest ? "lowest version above the highest" : NULL;
+}
+
+/* True if the other side, which offers this, speaks our version. */
+static inline bool hvpipe_link_is_spoken(const HvpipeLinkOffer *o)
+{
+    return o->lowest <= HVPIPE_LINK_VERSION &&
+           o->highest >= HVPIPE_LINK_VERSION;
 }
 
 /*
  * Read the payload of the HMC's STATE, whose header was checked. Returns NULL
- * when it is good, else what is wrong with it.
+ * when it is good, else what is wrong with it. Of an offer without a version
+ * in common only the offer is good.
  */
 static inline const char *
 hvpipe_link_unpack_hmc_state(const uint8_t *payload, HvpipeLinkHmcState *s)
 {
-    s->session = hvpipe_link_get64(payload);
-    s->taken = hvpipe_link_get64(payload + 8);
-    s->first = hvpipe_link_get64(payload + 16);
+    const char *wrong = hvpipe_link_unpack_offer(payload, &s->offer);
 
+    s->session = hvpipe_link_get64(payload + 8);
+    s->taken = hvpipe_link_get64(payload + 16);
+    s->first = hvpipe_link_get64(payload + 24);
+
+    if (wrong || !hvpipe_link_is_spoken(&s->offer)) {
+        return wrong;
+    }
     if (!s->session) {
         return "session zero";
     }
@@ -257,12 +402,26 @@ hvpipe_link_unpack_hmc_state(const uint8_t *payload, HvpipeLinkHmcState *s)
 static inline const char *
 hvpipe_link_unpack_hv_state(const uint8_t *payload, HvpipeLinkHvState *s)
 {
-    s->source = hvpipe_link_get32(payload);
-    s->flags = hvpipe_link_get32(payload + 4);
-    s->received = hvpipe_link_get64(payload + 8);
+    const char *wrong = hvpipe_link_unpack_offer(payload, &s->offer);
 
-    if (s->flags & ~HVPIPE_LINK_HV_ENABLED) {
-        return "unknown flags";
+    s->source = hvpipe_link_get32(payload + 8);
+    s->flags = hvpipe_link_get32(payload + 12);
+    s->epoch = hvpipe_link_get64(payload + 16);
+    s->taken = hvpipe_link_get64(payload + 24);
+    s->queued = hvpipe_link_get64(payload + 32);
+    s->credit = hvpipe_link_get64(payload + 40);
+
+    if (wrong || !hvpipe_link_is_spoken(&s->offer)) {
+        return wrong;
+    }
+    if (!s->source) {
+        return "source ID zero";
+    }
+    if (!s->epoch) {
+        return "epoch zero";
+    }
+    if (s->taken > s->queued || s->queued > s->credit) {
+        return "not taken <= queued <= credit";
     }
     return NULL;
 }
