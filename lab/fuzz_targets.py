@@ -33,8 +33,8 @@ TARGETS = {
     "fault-grammar": QEMU_FLAGS,
     "fdinfo": ["lib/status.c", *LIBRARY_FLAGS],
     "file-message": ["tools/common/file-message.c", "-Itools/common"],
-    "hmc-link": ["tools/hmc/state.c", "tools/hmc/fault.c", *HMC_FLAGS],
-    "hmc-state": HMC_FLAGS,
+    "hmc-link": [*(f"tools/hmc/{name}.c" for name in ("address", "dial", "fault", "link", "loop", "session", "state",
+                                                      "store", "stream")), *HMC_FLAGS],
     "library": LIBRARY_FLAGS,
 }
 
@@ -96,7 +96,7 @@ def linux_headers(place: Path, step: Step) -> None:
 
 def rules(place: Path) -> str:
     """What ninja is told."""
-    glib = output_of("pkg-config", "--cflags", "--libs", "gio-unix-2.0", "zlib").strip()
+    glib = output_of("pkg-config", "--cflags", "--libs", "gio-unix-2.0", "sqlite3").strip()
     text = f"builddir = {place}\nrule clang\n  command = clang $flags -o $out $in $more\n  description = $out\n"
     for name, more in TARGETS.items():
         code = " ".join(word for word in more if word.endswith(".c"))
@@ -113,7 +113,7 @@ def build_targets() -> None:
     def key() -> str:
         code = files_under(*(TOP / root for root in ("tools", "lib", "include", "qemu/include", "qemu/hw", "linux/arch",
                                                      "linux/patches")))
-        versions = toolchain(("clang",), ("libclang-rt-dev", "libglib2.0-dev", "zlib1g-dev"))
+        versions = toolchain(("clang",), ("libclang-rt-dev", "libglib2.0-dev", "libsqlite3-dev"))
         return key_of(*versions, source("linux").version, source("qemu").version, *code, *sorted(FUZZ.glob("*.[ch]")),
                       *code_of(__file__))
 

@@ -4,16 +4,22 @@
  * in the session of a known source), how many were taken before, and then the hypervisor's bytes. They mean the same in
  * one piece and in many.
  */
+#include <inttypes.h>
+
 #include "frames.h"
-#include "link.c"
+#include "link-private.h"
+#include "store-private.h"
 
 #define KNOWN 0x80
 
 struct outcome {
+	struct hmc_loop *loop;
+	struct hmc_store *store;
 	struct hmc_state *state;
 	GByteArray *out;
 	GString *said; /* notices, and the messages as they came */
 	enum phase phase;
+	uint64_t credit;
 };
 
 /* The message's first byte decides what becomes of it. */
@@ -30,6 +36,8 @@ static enum hmc_verdict on_message(void *user, uint64_t sequence, const void *da
 		return HMC_LEAVE;
 	if (kind == 'R')
 		return HMC_REFUSE;
+	if (kind == 'W')
+		return HMC_LATER;
 	if (kind == 'E')
 		*reply = g_bytes_new(data, len);
 	return HMC_TAKE;
@@ -61,46 +69,54 @@ static void run(struct outcome *outcome, struct input in, bool whole)
 	uint32_t seed = in.left;
 	struct hmc_link *link;
 	GBytes *message = g_bytes_new_static("m", 1);
+	GByteArray *part = g_byte_array_new();
 	size_t len;
 	uint8_t *stream = take_bytes(&in, in.left, &len), *next = stream;
 
-	outcome->state = hmc_state_open(NULL, NULL);
+	outcome->loop = hmc_loop_new();
+	outcome->store = hmc_store_open(NULL, NULL);
+	outcome->state = hmc_state_open(outcome->store, "fuzz", NULL);
+	outcome->state->session = 1; /* it is in texts */
 	while (taken--)
-		CHECK(hmc_state_take(outcome->state, NULL, NULL));
+		hmc_state_take(outcome->state, NULL);
 	if (queued & KNOWN)
-		CHECK(hmc_state_bind(outcome->state, 0x02000001, NULL));
+		hmc_state_bind(outcome->state, 0x02000001);
 	for (queued %= 8; queued; queued--)
-		CHECK(hmc_state_queue(outcome->state, message, NULL));
+		hmc_state_queue(outcome->state, message);
 	g_bytes_unref(message);
 	outcome->said = g_string_new(NULL);
-	link = hmc_link_new("unix:nowhere", outcome->state, &hmc_link_default_timing, &ops, outcome, NULL);
+	link = hmc_link_new(outcome->loop, "unix:nowhere", outcome->state, &hmc_link_default_timing, &ops, outcome,
+			    NULL);
 	CHECK(link);
 
-	/* As connected: the hello is out. What on_input() does with the socket's bytes is done here. */
+	/* As connected: the hello is out. What the stream does with the socket's bytes is done here. */
 	link->phase = PHASE_HELLO;
-	while (len && (link->phase == PHASE_HELLO || link->phase == PHASE_UP) && !link->message_unanswered) {
-		size_t room = sizeof(link->in) - link->in_len, n = whole ? len : piece(&seed, len);
+	while (len && (link->phase == PHASE_HELLO || link->phase == PHASE_UP) && !link->session.left_message) {
+		size_t n = whole ? len : piece(&seed, len);
+		ssize_t used;
 
-		CHECK(room);
-		n = MIN(n, room);
-		memcpy(link->in + link->in_len, next, n);
-		link->in_len += n;
+		g_byte_array_append(part, next, n);
 		next += n;
 		len -= n;
-		take_frames(link);
-		CHECK(link->in_len <= HVPIPE_LINK_MAX_FRAME || link->message_unanswered);
+		used = hmc_stream_take(link, part->data, part->len);
+		CHECK(used <= (ssize_t)part->len);
+		if (used > 0)
+			g_byte_array_remove_range(part, 0, used);
+		CHECK(used < 0 || part->len < HVPIPE_LINK_MAX_FRAME);
 	}
-	fill(link);
+	hmc_session_fill(link);
 
 	CHECK(hmc_state_acknowledged(outcome->state) <= hmc_state_queued(outcome->state));
 	CHECK(hmc_state_pending(outcome->state)->length ==
 	      hmc_state_queued(outcome->state) - hmc_state_acknowledged(outcome->state));
-	CHECK(link->ever_sent <= hmc_state_queued(outcome->state));
+	CHECK(link->session.ever_sent <= hmc_state_queued(outcome->state));
+	CHECK(link->phase != PHASE_UP || link->session.unsent_sequence <= link->session.credit + 1);
 	outcome->phase = link->phase;
-	outcome->out = g_byte_array_ref(link->out);
-	link->phase = PHASE_ENDED;
-	disconnect(link);
+	outcome->credit = link->session.credit;
+	outcome->out = g_byte_array_ref(link->stream.out);
+	link->stream.out = g_byte_array_new();
 	hmc_link_free(link);
+	g_byte_array_unref(part);
 	free(stream);
 }
 
@@ -113,6 +129,7 @@ static void check_out(const struct outcome *outcome)
 	while (len) {
 		CHECK(len >= HVPIPE_LINK_HEADER_SIZE && check_header(out, HVPIPE_LINK_FROM_HMC, &header));
 		CHECK(header.type != HVPIPE_LINK_STATE && len >= HVPIPE_LINK_HEADER_SIZE + (size_t)header.length);
+		CHECK(header.type != HVPIPE_LINK_MESSAGE || header.sequence <= outcome->credit);
 		CHECK(header.type != HVPIPE_LINK_ACK || header.sequence <= hmc_state_taken(outcome->state));
 		out += HVPIPE_LINK_HEADER_SIZE + header.length;
 		len -= HVPIPE_LINK_HEADER_SIZE + header.length;
@@ -140,7 +157,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	CHECK(!whole.out->len || !memcmp(whole.out->data, pieces.out->data, whole.out->len));
 
 	for (struct outcome *one = &whole; one; one = one == &whole ? &pieces : NULL) {
+		hmc_loop_free(one->loop);
 		hmc_state_close(one->state);
+		hmc_store_close(one->store);
 		g_byte_array_unref(one->out);
 		g_string_free(one->said, TRUE);
 	}

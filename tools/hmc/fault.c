@@ -224,7 +224,7 @@ size_t hmc_fault_corrupt(enum hmc_fault_kind kind, uint8_t *frame, size_t size, 
 		frame[0] = HVPIPE_LINK_VERSION + 1;
 		return size;
 	case HMC_FAULT_TYPE:
-		frame[1] = HVPIPE_LINK_STATE + 1;
+		frame[1] = HVPIPE_LINK_CLOSE + 1;
 		return size;
 	case HMC_FAULT_LENGTH:
 		hvpipe_link_put16(frame + 2, HVPIPE_LINK_MAX_PAYLOAD + 1);
@@ -248,7 +248,7 @@ size_t hmc_fault_corrupt(enum hmc_fault_kind kind, uint8_t *frame, size_t size, 
 	case HMC_FAULT_SECOND_STATE:
 		return hvpipe_link_pack_hmc_state(frame, state);
 	case HMC_FAULT_SESSION:
-		hvpipe_link_put64(frame + HVPIPE_LINK_HEADER_SIZE, 0);
+		hvpipe_link_put64(frame + HVPIPE_LINK_HEADER_SIZE + 8, 0); /* the session */
 		return size;
 	case HMC_FAULT_STALL:
 	case HMC_FAULT_KINDS:

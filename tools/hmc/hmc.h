@@ -35,7 +35,9 @@ struct hmc_command {
 struct hmc {
 	const struct hmc_command *command;
 	GMainLoop *loop;
+	struct hmc_store *store;
 	struct hmc_state *state;
+	struct hmc_loop *links; /* part of `loop` */
 	struct hmc_link *link;
 	struct hmc_outbox *outbox;
 	GSource *timeout;    /* of -t */

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The link from an HMC to one source of the hypervisor: connect, reconnect, resume the session, send what is pending,
- * take what comes. The frames are in spapr_hvpipe_link.h, what outlives a connection in state.h. Everything runs in
- * the default GMainContext; nothing here prints.
+ * take what comes. The frames are in spapr_hvpipe_link.h, what outlives a connection in state.h. Any number of links
+ * share one loop and one store; nothing here prints.
  *
- * Nothing goes out before what it rests on is on stable storage: the state is synced before each write to the socket.
+ * Nothing goes out before what it rests on is on stable storage: a link writes to its socket in a task of the loop, and
+ * the loop commits the store before its tasks.
  */
 #ifndef HMC_LINK_H
 #define HMC_LINK_H
@@ -13,6 +14,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "address.h"
+#include "loop.h"
 #include "state.h"
 
 struct hmc_link;
@@ -21,13 +24,14 @@ enum hmc_verdict {
 	HMC_TAKE,   /* it is where it must go, on stable storage if the state is a file */
 	HMC_REFUSE, /* nobody takes it: the partition's send fails */
 	HMC_LEAVE,  /* no answer, and no more is read: the program ends, the hypervisor keeps the message */
+	HMC_LATER,  /* hmc_link_answer() will answer it; the hypervisor sends no other one before */
 };
 
 enum hmc_notice {
 	HMC_NOTICE_WAIT,   /* once an outage: what is waited for */
 	HMC_NOTICE_BACK,   /* the end of an outage that was told of */
 	HMC_NOTICE_ERROR,  /* the other side did what it must not */
-	HMC_NOTICE_DETAIL, /* connected, lost, enabled, disabled */
+	HMC_NOTICE_DETAIL, /* connected, enabled, disabled, booted */
 };
 
 struct hmc_link_ops {
@@ -37,7 +41,7 @@ struct hmc_link_ops {
 	void (*changed)(void *user);
 	/* One line for people, without newline. */
 	void (*notice)(void *user, enum hmc_notice notice, const char *text);
-	/* The link has ended for good: the state could not be kept, or it belongs to another source. */
+	/* The link has ended for good, as another try would have the same end. */
 	void (*failed)(void *user, const GError *error);
 };
 
@@ -56,8 +60,9 @@ extern const struct hmc_link_timing hmc_link_default_timing;
  *
  * Return: the link, or NULL with @error when the address is none.
  */
-struct hmc_link *hmc_link_new(const char *address, struct hmc_state *state, const struct hmc_link_timing *timing,
-			      const struct hmc_link_ops *ops, void *user, GError **error);
+struct hmc_link *hmc_link_new(struct hmc_loop *loop, const char *address, struct hmc_state *state,
+			      const struct hmc_link_timing *timing, const struct hmc_link_ops *ops, void *user,
+			      GError **error);
 
 /**
  * hmc_link_add() - Tell of another place where the source may be, as that of the machine to which the partition
@@ -74,7 +79,13 @@ bool hmc_link_add(struct hmc_link *link, const char *address, GError **error);
 void hmc_link_start(struct hmc_link *link);
 
 /* Queue one message of 1 to 4088 bytes. It goes out when the link is up, again and again until acknowledged. */
-bool hmc_link_send(struct hmc_link *link, const void *data, size_t len, GError **error);
+void hmc_link_send(struct hmc_link *link, const void *data, size_t len);
+
+/* Answer the message for which the verdict was HMC_LATER: HMC_TAKE, with a reply or NULL, or HMC_REFUSE. */
+void hmc_link_answer(struct hmc_link *link, enum hmc_verdict verdict, GBytes *reply);
+
+/* End the link for good, as its state could not be kept. Tells its user; takes the error. */
+void hmc_link_fail(struct hmc_link *link, GError *error);
 
 /**
  * hmc_link_set_faults() - Have the link do wrong from now on; what it was to do wrong before is forgotten.
@@ -88,21 +99,23 @@ bool hmc_link_set_faults(struct hmc_link *link, const char *text, GError **error
 char *hmc_link_faults(const struct hmc_link *link); /* what is left of them, for g_free() */
 
 bool hmc_link_is_up(const struct hmc_link *link);
+const char *hmc_link_phase(const struct hmc_link *link);   /* "up", "waiting", ... */
 bool hmc_link_is_enabled(const struct hmc_link *link);	   /* up, and the partition has its pipe on */
 const char *hmc_link_address(const struct hmc_link *link); /* where it is, or is tried now */
 
 /**
- * hmc_link_finish() - End the connection in order: what was answered goes out, and the other side reads it to the end.
+ * hmc_link_end() - End the connection in order: what was answered goes out with a CLOSE, and the other side reads it to
+ * the end. Closing at once would not do: QEMU drops what it has not read when it finds its peer gone.
  *
- * Closing at once would not do: QEMU drops what it has not read when it finds its peer gone, acknowledgements too.
- * Runs the main context, for at most @timeout_ms. No ops are called any more, nothing more is taken.
+ * From now on no ops are called, nothing more is taken. Returns at once; hmc_link_has_ended() tells when it is done.
  */
+void hmc_link_end(struct hmc_link *link);
+bool hmc_link_has_ended(const struct hmc_link *link);
+
+/* hmc_link_end(), and run the main context until it is done, for at most @timeout_ms. Not from within the loop. */
 void hmc_link_finish(struct hmc_link *link, unsigned int timeout_ms);
 
-/* Not from within the ops. */
+/* Ends the connection at once. Not from within the ops. */
 void hmc_link_free(struct hmc_link *link);
-
-/* "hmc1" for 0x02000001; other sources by their number. */
-char *hmc_source_name(uint32_t source);
 
 #endif

@@ -157,6 +157,16 @@ static void on_failed(void *user, const GError *error)
 	hmc_quit(hmc, EXIT_FAILURE);
 }
 
+/* Nothing goes out that the state file does not have. */
+static void on_commit(void *user)
+{
+	struct hmc *hmc = user;
+	GError *error = NULL;
+
+	if (!hmc_store_commit(hmc->store, &error))
+		hmc_link_fail(hmc->link, error);
+}
+
 static const struct hmc_link_ops link_ops = {
 	.message = on_message,
 	.changed = on_changed,
@@ -331,19 +341,20 @@ int main(int argc, char **argv)
 	parse_command(hmc.command, &argc, &argv);
 	apply_options(&hmc);
 
-	hmc.state = hmc_state_open(hmc.state_path, &error);
+	hmc.store = hmc_store_open(hmc.state_path, &error);
+	hmc.state = hmc.store ? hmc_state_open(hmc.store, "default", &error) : NULL;
 	if (!hmc.state) {
 		report("%s", error->message);
 		hmc.status = g_error_matches(error, G_IO_ERROR, G_IO_ERROR_BUSY) ? EXIT_STATE_IN_USE : EXIT_FAILURE;
 		g_error_free(error);
 		return hmc.status;
 	}
-	if (hmc_state_cut(hmc.state) && hmc.verbose)
-		report("%s: removed %" PRIu64 " bytes of an unfinished write", hmc.state_path,
-		       hmc_state_cut(hmc.state));
 	if (!addresses->len)
 		g_ptr_array_add(addresses, g_strdup(DEFAULT_ADDRESS));
-	hmc.link = hmc_link_new(addresses->pdata[0], hmc.state, &hmc_link_default_timing, &link_ops, &hmc, &error);
+	hmc.links = hmc_loop_new();
+	hmc_loop_set_commit(hmc.links, on_commit, &hmc);
+	hmc.link = hmc_link_new(hmc.links, addresses->pdata[0], hmc.state, &hmc_link_default_timing, &link_ops, &hmc,
+				&error);
 	for (unsigned int i = 1; hmc.link && i < addresses->len; i++)
 		if (!hmc_link_add(hmc.link, addresses->pdata[i], &error))
 			usage_error("%s", error->message);
@@ -367,11 +378,13 @@ int main(int argc, char **argv)
 		hmc.command->stop(&hmc);
 	hmc_outbox_free(hmc.outbox);
 	hmc_link_free(hmc.link);
-	if (!hmc_state_sync(hmc.state, &error)) {
+	if (!hmc_store_commit(hmc.store, &error) && !hmc.status) {
 		report("%s", error->message);
-		hmc.status = hmc.status ? hmc.status : EXIT_FAILURE;
+		hmc.status = EXIT_FAILURE;
 	}
+	hmc_loop_free(hmc.links);
 	hmc_state_close(hmc.state);
+	hmc_store_close(hmc.store);
 	g_main_loop_unref(hmc.loop);
 	return hmc.status;
 }

@@ -191,16 +191,11 @@ static enum next next_message(struct hmc_outbox *outbox, struct item *item, char
 static bool queue_item(struct hmc_outbox *outbox, struct item *item)
 {
 	while (!item->queued && hmc_state_pending(outbox->state)->length < HMC_OUTBOX_WINDOW) {
-		GError *error = NULL;
 		char *text = NULL;
 
 		switch (next_message(outbox, item, &text)) {
 		case NEXT_MESSAGE:
-			if (!hmc_link_send(outbox->link, item->data, item->len, &error)) {
-				end_item(outbox, item, g_strdup(error->message));
-				g_error_free(error);
-				break;
-			}
+			hmc_link_send(outbox->link, item->data, item->len);
 			item->len = 0;
 			item->messages++;
 			item->last = hmc_state_queued(outbox->state);

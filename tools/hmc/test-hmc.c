@@ -23,6 +23,7 @@
 
 #define SOURCE	   0x02000001
 #define PATIENCE_S 20
+#define CREDIT	   1000
 
 static const char *program;
 static char *dir;
@@ -223,10 +224,18 @@ static void peer_try_write(const void *data, size_t len)
 	assert_true(send(peer, data, len, MSG_NOSIGNAL) == (ssize_t)len || errno == EPIPE || errno == ECONNRESET);
 }
 
-static void peer_state(uint64_t received)
+static void peer_state(uint64_t taken)
 {
 	uint8_t frame[HVPIPE_LINK_MAX_FRAME];
-	HvpipeLinkHvState s = { .source = SOURCE, .flags = HVPIPE_LINK_HV_ENABLED, .received = received };
+	HvpipeLinkHvState s = {
+		.offer = HVPIPE_LINK_OFFER,
+		.source = SOURCE,
+		.flags = HVPIPE_LINK_HV_ENABLED,
+		.epoch = 1,
+		.taken = taken,
+		.queued = taken,
+		.credit = taken + CREDIT,
+	};
 
 	peer_try_write(frame, hvpipe_link_pack_hv_state(frame, &s));
 }
@@ -236,6 +245,10 @@ static void peer_frame(HvpipeLinkType frame_type, uint64_t sequence, const char 
 	uint8_t frame[HVPIPE_LINK_MAX_FRAME];
 	size_t len = payload ? strlen(payload) : 0;
 
+	if (frame_type == HVPIPE_LINK_ACK) {
+		peer_try_write(frame, hvpipe_link_pack_hv_ack(frame, sequence, sequence + CREDIT));
+		return;
+	}
 	hvpipe_link_pack_header(frame, frame_type, len, sequence);
 	if (len)
 		memcpy(frame + HVPIPE_LINK_HEADER_SIZE, payload, len);
@@ -274,12 +287,14 @@ static void expect_frame(HvpipeLinkType frame_type, uint64_t sequence, const cha
 		assert_string_equal(payload, expected);
 }
 
-/* The program closes the connection and says nothing more before. */
+/* The program closes the link, and says nothing more before. */
 static void expect_end(void)
 {
-	char data;
+	uint8_t frame[HVPIPE_LINK_HEADER_SIZE + HVPIPE_LINK_REASON_SIZE];
 
-	assert_int_equal(recv(peer, &data, 1, 0), 0);
+	assert_true(peer_try_read(frame, sizeof(frame)));
+	assert_int_equal(frame[1], HVPIPE_LINK_CLOSE);
+	assert_int_equal(hvpipe_link_get32(frame + HVPIPE_LINK_HEADER_SIZE), HVPIPE_LINK_DONE);
 	close(peer);
 	peer = -1;
 }
@@ -442,9 +457,9 @@ static void recv_n_leaves_the_rest_with_the_hypervisor(void **context)
 	start("recv", "-n", "2");
 	come_up();
 	peer_frame(HVPIPE_LINK_MESSAGE, 1, "one ");
+	expect_frame(HVPIPE_LINK_ACK, 1, NULL);
 	peer_frame(HVPIPE_LINK_MESSAGE, 2, "two");
 	peer_frame(HVPIPE_LINK_MESSAGE, 3, "three");
-	expect_frame(HVPIPE_LINK_ACK, 1, NULL);
 	expect_frame(HVPIPE_LINK_ACK, 2, NULL);
 	expect_end();
 	expect_exit(0);
