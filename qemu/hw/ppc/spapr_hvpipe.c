@@ -14,6 +14,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/guest-random.h"
 #include "qemu/main-loop.h"
 #include "qemu/rcu.h"
 #include "qemu/units.h"
@@ -206,14 +207,12 @@ static void hvpipe_received(SpaprHvpipe *s, HvpipeEntry *head)
 {
     SpaprHvpipeSource *source = head->source;
     SpaprHvpipeSourceClass *sc = SPAPR_HVPIPE_SOURCE_GET_CLASS(source);
+    uint64_t sequence = head->sequence;
 
     source->nr_received++;
-    if (head->sequence && sc->acknowledge) {
-        sc->acknowledge(source, head->sequence);
-    }
     hvpipe_dequeue(s);
-    if (source->queued + 1 >= source->queue_limit && sc->resume_input) {
-        sc->resume_input(source);
+    if (sc->acknowledge) {
+        sc->acknowledge(source, sequence);
     }
 }
 
@@ -270,19 +269,22 @@ static void rtas_ibm_receive_hvpipe_msg(PowerPCCPU *cpu,
 
 static void hvpipe_set_enabled(SpaprHvpipe *s, bool enabled)
 {
-    bool changed = s->enabled != enabled;
-    SpaprHvpipeSource *source;
-    GHashTableIter iter;
-
     trace_spapr_hvpipe_enable(enabled);
     hvpipe_forget_caller(s);
     hvpipe_queue_disable(s);
     if (enabled) {
         hvpipe_queue_enable(s);
     }
+}
+
+/* Tell the sources that the pipe was enabled or disabled, or has booted. */
+static void hvpipe_changed(SpaprHvpipe *s)
+{
+    SpaprHvpipeSource *source;
+    GHashTableIter iter;
+
     g_hash_table_iter_init(&iter, s->sources);
-    while (changed &&
-           g_hash_table_iter_next(&iter, NULL, (gpointer *)&source)) {
+    while (g_hash_table_iter_next(&iter, NULL, (gpointer *)&source)) {
         SpaprHvpipeSourceClass *sc = SPAPR_HVPIPE_SOURCE_GET_CLASS(source);
 
         if (sc->pipe_changed) {
@@ -298,6 +300,7 @@ int spapr_hvpipe_set_system_parameter(SpaprHvpipe *s, uint32_t buffer)
         uint8_t value;
     } QEMU_PACKED parameter;
     HvpipeFault fault;
+    bool changed;
 
     if (hvpipe_fault(s, HVPIPE_FAULT_SET_SYSTEM_PARAMETER, 0, &fault)) {
         return fault.value[HVPIPE_FAULT_STATUS];
@@ -306,7 +309,11 @@ int spapr_hvpipe_set_system_parameter(SpaprHvpipe *s, uint32_t buffer)
         be16_to_cpu(parameter.length) != 1 || parameter.value > 1) {
         return RTAS_OUT_SYSPARM_PARAM_ERROR;
     }
+    changed = s->enabled != parameter.value;
     hvpipe_set_enabled(s, parameter.value);
+    if (changed) {
+        hvpipe_changed(s);
+    }
     return RTAS_OUT_SUCCESS;
 }
 
@@ -317,7 +324,14 @@ int spapr_hvpipe_set_system_parameter(SpaprHvpipe *s, uint32_t buffer)
 /* The queue and the sessions stay: no message of an HMC is lost by a reset. */
 static void hvpipe_reset(void *opaque)
 {
-    hvpipe_set_enabled(opaque, false);
+    SpaprHvpipe *s = opaque;
+    uint64_t last = s->epoch;
+
+    do {
+        qemu_guest_getrandom_nofail(&s->epoch, sizeof(s->epoch));
+    } while (!s->epoch || s->epoch == last);
+    hvpipe_set_enabled(s, false);
+    hvpipe_changed(s);
 }
 
 static void hvpipe_vm_change_state(void *opaque, bool running, RunState state)
@@ -454,6 +468,7 @@ static void hvpipe_init(Object *obj)
     QTAILQ_INIT(&s->queue);
     hvpipe_stream_init(&s->stream);
     s->sources = g_hash_table_new(NULL, NULL);
+    object_property_add_uint64_ptr(obj, "epoch", &s->epoch, OBJ_PROP_FLAG_READ);
     object_property_add_uint32_ptr(obj, "queued", &s->nr_queued,
                                    OBJ_PROP_FLAG_READ);
     object_property_add_uint64_ptr(obj, "events", &s->nr_events,

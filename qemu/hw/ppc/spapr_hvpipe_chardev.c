@@ -5,7 +5,8 @@
  * spapr-hvpipe-source speaks the protocol of spapr_hvpipe_link.h. Nothing
  * waits for an HMC but the send itself, and that not for long: what the HMC
  * does not read stays in the one frame that is being written, and
- * acknowledgements are cumulative.
+ * acknowledgements are cumulative. What the HMC sends is always read: its
+ * messages have a place in the queue, as its credit counts the free ones.
  *
  * Invariants:
  *
@@ -13,6 +14,7 @@
  *     being written on another one.
  *   - A message whose fate is open was written on this link, or is due. The
  *     first frame of an HMC settles the fate of one from an earlier link.
+ *   - @credit, once told, is at most what the queue has places for.
  *   - HvpipeSession has those of the numbers.
  */
 
@@ -35,7 +37,7 @@ typedef enum HvpipeLink {
     HVPIPE_LINK_CLOSED,
     HVPIPE_LINK_OPENED,         /* the HMC has not said who it is yet */
     HVPIPE_LINK_UP,
-    HVPIPE_LINK_BROKEN,         /* was malformed; the chardev stays open */
+    HVPIPE_LINK_BROKEN,         /* ended by a CLOSE; the chardev stays open */
 } HvpipeLink;
 
 struct SpaprHvpipeChardev {
@@ -51,6 +53,7 @@ struct SpaprHvpipeChardev {
     uint32_t out_size;          /* of the frame being written, 0: none */
     uint32_t out_done;
     uint64_t last_written;      /* last sequence that went out as a whole */
+    uint64_t credit;            /* highest sequence that the HMC may send */
     bool state_due;
     bool message_due;
     bool ack_due;
@@ -133,8 +136,27 @@ static void hvpipe_complain(SpaprHvpipeChardev *c)
     }
 }
 
-static void G_GNUC_PRINTF(2, 3)
-hvpipe_link_malformed(SpaprHvpipeChardev *c, const char *what, ...)
+/* Say why and drop the link. An HMC that does not read may miss the reason. */
+static void hvpipe_link_close(SpaprHvpipeChardev *c, HvpipeLinkReason reason,
+                              const char *text)
+{
+    int rest = c->out_size ? c->out_size - c->out_done : 0;
+    uint8_t frame[HVPIPE_LINK_MAX_CLOSE];
+
+    hvpipe_link_drop(c, HVPIPE_LINK_BROKEN);
+    if (!rest ||
+        qemu_chr_fe_write(&c->chr, c->out + c->out_done, rest) == rest) {
+        qemu_chr_fe_write(&c->chr, frame,
+                          hvpipe_link_pack_close(frame, reason, text));
+    }
+    /* Not every chardev can be disconnected; if it can we get an event. */
+    qemu_chr_fe_disconnect(&c->chr);
+}
+
+/* The HMC broke a rule, or its STATE cannot be accepted. */
+static void G_GNUC_PRINTF(3, 4)
+hvpipe_link_refuse(SpaprHvpipeChardev *c, HvpipeLinkReason reason,
+                   const char *what, ...)
 {
     const HvpipeLinkHeader *h = &c->in_header;
     g_autofree char *text = NULL;
@@ -151,10 +173,7 @@ hvpipe_link_malformed(SpaprHvpipeChardev *c, const char *what, ...)
                                h->reserved, h->sequence);
     c->nr_malformed++;
     hvpipe_complain(c);
-
-    /* Not every chardev can be disconnected; if it can we get an event. */
-    hvpipe_link_drop(c, HVPIPE_LINK_BROKEN);
-    qemu_chr_fe_disconnect(&c->chr);
+    hvpipe_link_close(c, reason, text);
 }
 
 /*
@@ -171,6 +190,19 @@ static gboolean hvpipe_link_writable(void *do_not_use, GIOCondition cond,
     return G_SOURCE_REMOVE;
 }
 
+/*
+ * The highest sequence that there is a place in the queue for. It never falls
+ * while the link is up. More than the limit may be queued by a machine that
+ * had another one.
+ */
+static uint64_t hvpipe_link_credit(SpaprHvpipeChardev *c)
+{
+    SpaprHvpipeSource *s = SPAPR_HVPIPE_SOURCE(c);
+
+    return c->session.queued +
+           (s->queued < s->queue_limit ? s->queue_limit - s->queued : 0);
+}
+
 /* Pack the next frame that is due, if one is. */
 static bool hvpipe_link_next_frame(SpaprHvpipeChardev *c)
 {
@@ -178,23 +210,28 @@ static bool hvpipe_link_next_frame(SpaprHvpipeChardev *c)
 
     if (c->state_due) {
         const HvpipeLinkHvState state = {
+            .offer = HVPIPE_LINK_OFFER,
             .source = s->id,
             .flags = s->pipe->enabled ? HVPIPE_LINK_HV_ENABLED : 0,
-            .received = c->session.received,
+            .epoch = s->pipe->epoch,
+            .taken = c->session.taken,
+            .queued = c->session.queued,
+            .credit = hvpipe_link_credit(c),
         };
 
         c->state_due = false;
+        c->credit = state.credit;
         c->out_size = hvpipe_link_pack_hv_state(c->out, &state);
     } else if (c->ack_due) {
         c->ack_due = false;
-        c->out_size = HVPIPE_LINK_HEADER_SIZE;
-        hvpipe_link_pack_header(c->out, HVPIPE_LINK_ACK, 0,
-                                c->session.received);
+        c->credit = hvpipe_link_credit(c);
+        c->out_size = hvpipe_link_pack_hv_ack(c->out, c->session.taken,
+                                              c->credit);
     } else if (c->message_due) {
         c->message_due = false;
         c->out_size = HVPIPE_LINK_HEADER_SIZE + c->session.size;
         hvpipe_link_pack_header(c->out, HVPIPE_LINK_MESSAGE, c->session.size,
-                                c->session.last_out);
+                                c->session.sent);
         memcpy(c->out + HVPIPE_LINK_HEADER_SIZE, c->session.payload,
                c->session.size);
     } else {
@@ -254,9 +291,8 @@ static void hvpipe_adopt_session(SpaprHvpipeChardev *c,
         }
     }
     c->session.id = hmc->session;
-    c->session.next_in = hmc->first;
-    c->session.received = 0;
-    c->session.last_out = hmc->taken;
+    c->session.queued = c->session.taken = hmc->first - 1;
+    c->session.sent = hmc->taken;
     if (hvpipe_fate_is_open(c)) {
         /* Only the old session knows it: fail the send. */
         hvpipe_settle(c, HVPIPE_MESSAGE_REFUSED);
@@ -270,26 +306,26 @@ static bool hvpipe_resume_session(SpaprHvpipeChardev *c,
     HvpipeSession *session = &c->session;
     bool open = hvpipe_fate_is_open(c);
 
-    if (hvpipe_link_order(hmc->first, session->next_in) == HVPIPE_LINK_GAP) {
-        hvpipe_link_malformed(c, "session 0x%016" PRIx64 " goes on at sequence "
-                              "%" PRIu64 ", expected at most %" PRIu64,
-                              hmc->session, hmc->first, session->next_in);
+    if (hmc->first > session->queued + 1) {
+        hvpipe_link_refuse(c, HVPIPE_LINK_NO_SESSION, "session 0x%016" PRIx64
+                           " goes on at sequence %" PRIu64 ", expected at most "
+                           "%" PRIu64, hmc->session, hmc->first,
+                           session->queued + 1);
         return false;
     }
-    if (hmc->taken > session->last_out ||
-        hmc->taken + open < session->last_out) {
-        hvpipe_link_malformed(c, "session 0x%016" PRIx64 " says that %" PRIu64
-                              " was taken last, expected %" PRIu64,
-                              hmc->session, hmc->taken, session->last_out);
+    if (hmc->taken > session->sent || hmc->taken + open < session->sent) {
+        hvpipe_link_refuse(c, HVPIPE_LINK_NO_SESSION, "session 0x%016" PRIx64
+                           " says that %" PRIu64 " was taken last, expected "
+                           "%" PRIu64, hmc->session, hmc->taken, session->sent);
         return false;
     }
-    if (open && hmc->taken == session->last_out) {
+    if (open && hmc->taken == session->sent) {
         hvpipe_settle(c, HVPIPE_MESSAGE_TAKEN);
     } else if (session->state == HVPIPE_MESSAGE_IN_FLIGHT) {
         c->message_due = true;
     } else if (session->state == HVPIPE_MESSAGE_ORPHAN) {
         session->state = HVPIPE_MESSAGE_NONE;
-        session->last_out = hmc->taken;
+        session->sent = hmc->taken;
     }
     return true;
 }
@@ -300,7 +336,14 @@ static void hvpipe_link_hello(SpaprHvpipeChardev *c, const uint8_t *payload)
     const char *wrong = hvpipe_link_unpack_hmc_state(payload, &hmc);
 
     if (wrong) {
-        hvpipe_link_malformed(c, "%s", wrong);
+        hvpipe_link_refuse(c, HVPIPE_LINK_MALFORMED, "%s", wrong);
+        return;
+    }
+    if (!hvpipe_link_is_spoken(&hmc.offer)) {
+        hvpipe_link_refuse(c, HVPIPE_LINK_NO_VERSION, "versions %u to %u are "
+                           "not spoken here: the HMC must speak version %d",
+                           hmc.offer.lowest, hmc.offer.highest,
+                           HVPIPE_LINK_VERSION);
         return;
     }
     if (hmc.session != c->session.id) {
@@ -320,21 +363,27 @@ static void hvpipe_link_message(SpaprHvpipeChardev *c, const uint8_t *payload)
 {
     const HvpipeLinkHeader *h = &c->in_header;
 
-    switch (hvpipe_link_order(h->sequence, c->session.next_in)) {
+    switch (hvpipe_link_order(h->sequence, c->session.queued + 1)) {
     case HVPIPE_LINK_NEXT:
-        c->session.next_in++;
+        if (h->sequence > c->credit) {
+            hvpipe_link_refuse(c, HVPIPE_LINK_MALFORMED, "MESSAGE %" PRIu64
+                               " beyond the credit, which is %" PRIu64,
+                               h->sequence, c->credit);
+            break;
+        }
+        c->session.queued++;
         hvpipe_enqueue(SPAPR_HVPIPE_SOURCE(c), HVPIPE_EVENT_MESSAGE,
                        h->sequence, payload, h->length);
         break;
     case HVPIPE_LINK_DUPLICATE:
-        if (h->sequence <= c->session.received) {
+        if (h->sequence <= c->session.taken) {
             c->ack_due = true;
             hvpipe_link_flush(c);
         }
         break;
     case HVPIPE_LINK_GAP:
-        hvpipe_link_malformed(c, "expected sequence %" PRIu64,
-                              c->session.next_in);
+        hvpipe_link_refuse(c, HVPIPE_LINK_MALFORMED, "expected sequence %"
+                           PRIu64, c->session.queued + 1);
         break;
     }
 }
@@ -344,37 +393,68 @@ static void hvpipe_link_answer(SpaprHvpipeChardev *c)
     const HvpipeLinkHeader *h = &c->in_header;
 
     if (!hvpipe_link_ack_valid(h->sequence, c->last_written)) {
-        hvpipe_link_malformed(c, "the last sequence sent was %" PRIu64,
-                              c->last_written);
+        hvpipe_link_refuse(c, HVPIPE_LINK_MALFORMED, "the last sequence sent "
+                           "was %" PRIu64, c->last_written);
         return;
     }
-    if (!hvpipe_fate_is_open(c) || h->sequence != c->session.last_out) {
+    if (!hvpipe_fate_is_open(c) || h->sequence != c->session.sent) {
         return;
     }
     if (h->type == HVPIPE_LINK_ACK) {
         hvpipe_settle(c, HVPIPE_MESSAGE_TAKEN);
     } else {
         /* The next message has this number again. */
-        c->session.last_out--;
-        c->last_written = c->session.last_out;
+        c->session.sent--;
+        c->last_written = c->session.sent;
         hvpipe_settle(c, HVPIPE_MESSAGE_REFUSED);
     }
+}
+
+/* The HMC's last frame. Its text is shown, so nothing of it may act. */
+static void hvpipe_link_closed(SpaprHvpipeChardev *c, const uint8_t *payload)
+{
+    uint32_t reason = hvpipe_link_get32(payload);
+    g_autofree char *text =
+        g_strndup((const char *)payload + HVPIPE_LINK_REASON_SIZE,
+                  c->in_header.length - HVPIPE_LINK_REASON_SIZE);
+    char *p;
+
+    for (p = text; *p; p++) {
+        if (!g_ascii_isprint(*p)) {
+            *p = '?';
+        }
+    }
+    g_free(c->error);
+    c->error = g_strdup_printf("CLOSE from the HMC: reason %u %s: %s", reason,
+                               hvpipe_link_reason_name(reason), text);
+    if (reason != HVPIPE_LINK_DONE) {
+        hvpipe_complain(c);
+    }
+    hvpipe_link_drop(c, HVPIPE_LINK_BROKEN);
+    qemu_chr_fe_disconnect(&c->chr);
 }
 
 /* True if the header that came in is one that we can have now. */
 static bool hvpipe_link_header(SpaprHvpipeChardev *c)
 {
+    const HvpipeLinkHeader *h = &c->in_header;
+    bool first = c->link == HVPIPE_LINK_OPENED;
     const char *wrong;
 
     hvpipe_link_unpack_header(c->in, &c->in_header);
-    wrong = hvpipe_link_check_header(&c->in_header, HVPIPE_LINK_FROM_HMC);
-    if (!wrong && (c->in_header.type == HVPIPE_LINK_STATE) !=
-                  (c->link == HVPIPE_LINK_OPENED)) {
-        wrong = c->link == HVPIPE_LINK_OPENED ? "the first frame is no STATE" :
-                                                "a second STATE";
+    if (first && h->version != HVPIPE_LINK_VERSION) {
+        hvpipe_link_refuse(c, HVPIPE_LINK_NO_VERSION, "version %u is not spoken "
+                           "here: the HMC must speak version %d", h->version,
+                           HVPIPE_LINK_VERSION);
+        return false;
+    }
+    wrong = hvpipe_link_check_header(h, HVPIPE_LINK_FROM_HMC);
+    if (!wrong && h->type != HVPIPE_LINK_CLOSE &&
+        (h->type == HVPIPE_LINK_STATE) != first) {
+        wrong = first ? "the first frame is no STATE" : "a second STATE";
     }
     if (wrong) {
-        hvpipe_link_malformed(c, "%s", wrong);
+        hvpipe_link_refuse(c, HVPIPE_LINK_MALFORMED, "%s", wrong);
         return false;
     }
     return true;
@@ -398,6 +478,9 @@ static void hvpipe_link_frame(SpaprHvpipeChardev *c)
     case HVPIPE_LINK_NACK:
         hvpipe_link_answer(c);
         break;
+    case HVPIPE_LINK_CLOSE:
+        hvpipe_link_closed(c, payload);
+        break;
     }
 }
 
@@ -412,32 +495,10 @@ static uint32_t hvpipe_link_bytes_needed(SpaprHvpipeChardev *c)
 static int hvpipe_link_can_receive(void *opaque)
 {
     SpaprHvpipeChardev *c = opaque;
-    SpaprHvpipeSource *s = SPAPR_HVPIPE_SOURCE(c);
-    uint32_t more = 0;
 
-    if (runstate_check(RUN_STATE_INMIGRATE) || c->report_loss ||
-        !hvpipe_is_open(c)) {
-        return 0;
-    }
-    /*
-     * A full queue stops at the payload of the message that has no place, so
-     * that acknowledgements before it still come through.
-     */
-    if (s->queued >= s->queue_limit &&
-        c->in_size >= HVPIPE_LINK_HEADER_SIZE &&
-        c->in_header.type == HVPIPE_LINK_MESSAGE &&
-        c->in_header.sequence == c->session.next_in) {
-        return 0;
-    }
-    /*
-     * What comes after this frame may come in the same read, if there is place
-     * for all messages that it can have: none is shorter than a header and a
-     * byte.
-     */
-    if (s->queued < s->queue_limit) {
-        more = (s->queue_limit - s->queued - 1) * (HVPIPE_LINK_HEADER_SIZE + 1);
-    }
-    return hvpipe_link_bytes_needed(c) + MIN(more, HVPIPE_LINK_MAX_FRAME);
+    /* A partition that moves in is not here yet. */
+    return runstate_check(RUN_STATE_INMIGRATE) || c->report_loss ||
+           !hvpipe_is_open(c) ? 0 : HVPIPE_LINK_MAX_FRAME;
 }
 
 static void hvpipe_link_receive(void *opaque, const uint8_t *buf, int size)
@@ -504,7 +565,7 @@ static int hvpipe_chardev_send(SpaprHvpipeSource *s, const uint8_t *payload,
     session->state = HVPIPE_MESSAGE_IN_FLIGHT;
     session->size = size;
     memcpy(session->payload, payload, size);
-    session->last_out++;
+    session->sent++;
     c->message_due = true;
     hvpipe_link_flush(c);
     return RTAS_OUT_BUSY;
@@ -524,7 +585,7 @@ static void hvpipe_chardev_abandon(SpaprHvpipeSource *s)
     if (c->message_due) {
         /* The HMC has not seen it: the next message has its number. */
         c->message_due = false;
-        c->session.last_out--;
+        c->session.sent--;
         c->session.state = HVPIPE_MESSAGE_NONE;
     } else if (c->session.state == HVPIPE_MESSAGE_IN_FLIGHT) {
         c->session.state = HVPIPE_MESSAGE_ORPHAN;
@@ -538,14 +599,11 @@ static void hvpipe_chardev_acknowledge(SpaprHvpipeSource *s, uint64_t sequence)
 {
     SpaprHvpipeChardev *c = SPAPR_HVPIPE_CHARDEV(s);
 
-    c->session.received = sequence;
+    if (sequence) {
+        c->session.taken = sequence;
+    }
     c->ack_due = c->link == HVPIPE_LINK_UP;
     hvpipe_link_flush(c);
-}
-
-static void hvpipe_chardev_resume_input(SpaprHvpipeSource *s)
-{
-    qemu_chr_fe_accept_input(&SPAPR_HVPIPE_CHARDEV(s)->chr);
 }
 
 static void hvpipe_chardev_pipe_changed(SpaprHvpipeSource *s)
@@ -590,8 +648,8 @@ static void hvpipe_chardev_load(SpaprHvpipeSource *s,
     c->report_loss = session->was_up;
     if (c->link == HVPIPE_LINK_UP) {
         c->link = HVPIPE_LINK_BROKEN;
-        hvpipe_link_drop(c, HVPIPE_LINK_BROKEN);
-        qemu_chr_fe_disconnect(&c->chr);
+        hvpipe_link_close(c, HVPIPE_LINK_REPLACED, "the partition was put to "
+                          "another state: connect again");
     }
 }
 
@@ -631,7 +689,6 @@ static void hvpipe_chardev_realize(DeviceState *dev, Error **errp)
         return;
     }
     c->session.source_id = s->id;
-    c->session.next_in = 1;
     qemu_chr_fe_set_handlers(&c->chr, hvpipe_link_can_receive,
                              hvpipe_link_receive, hvpipe_link_event, NULL, c,
                              NULL, true);
@@ -672,7 +729,6 @@ static void hvpipe_chardev_class_init(ObjectClass *klass, const void *data)
     sc->is_busy = hvpipe_chardev_is_busy;
     sc->abandon = hvpipe_chardev_abandon;
     sc->acknowledge = hvpipe_chardev_acknowledge;
-    sc->resume_input = hvpipe_chardev_resume_input;
     sc->pipe_changed = hvpipe_chardev_pipe_changed;
     sc->run = hvpipe_chardev_run;
     sc->save = hvpipe_chardev_save;

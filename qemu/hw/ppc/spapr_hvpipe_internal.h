@@ -76,8 +76,8 @@ typedef enum HvpipeMessageState {
  * The numbering of the messages between a source and its HMC. It outlives a
  * connection and migrates.
  *
- *   - received < next_in
- *   - The message on its way has number last_out while its fate is open.
+ *   - taken <= queued
+ *   - The message on its way has number sent while its fate is open.
  *   - Its state is IN_FLIGHT, TAKEN or REFUSED only while its sender is the
  *     pipe's caller.
  */
@@ -86,9 +86,9 @@ typedef struct HvpipeSession {
     uint32_t source_id;
     bool was_up;                /* the link was, in the migration stream */
     uint64_t id;                /* 0: there was none yet */
-    uint64_t next_in;           /* sequence of the HMC's next message */
-    uint64_t received;          /* last of the HMC's that was received */
-    uint64_t last_out;          /* last of ours */
+    uint64_t queued;            /* last of the HMC's that was queued */
+    uint64_t taken;             /* last of the HMC's that was received */
+    uint64_t sent;              /* last of ours */
     uint8_t state;              /* HvpipeMessageState */
     uint32_t size;
     uint8_t payload[HVPIPE_PAYLOAD_MAX];
@@ -108,6 +108,7 @@ typedef struct HvpipeCaller {
  * whole, and only then becomes the state of the pipe.
  */
 typedef struct HvpipeStream {
+    uint64_t epoch;
     bool enabled;
     bool announced;
     bool fetched;
@@ -143,6 +144,7 @@ struct SpaprHvpipe {
     int irq;
     BusState bus;
     GHashTable *sources;        /* by source ID */
+    uint64_t epoch;             /* of the partition's boot, not 0 */
 
     /* towards the partition */
     HvpipeQueue queue;
@@ -199,11 +201,12 @@ struct SpaprHvpipeSourceClass {
     bool (*is_busy)(SpaprHvpipeSource *s);
     /* The caller will not ask again: the answer goes to nobody. */
     void (*abandon)(SpaprHvpipeSource *s);
-    /* The partition has received the message @sequence. */
+    /*
+     * The partition has received the message @sequence, or one that nobody
+     * waits for, 0. The queue has a place more.
+     */
     void (*acknowledge)(SpaprHvpipeSource *s, uint64_t sequence);
-    /* The queue has a place again. */
-    void (*resume_input)(SpaprHvpipeSource *s);
-    /* The partition has enabled or disabled the pipe. */
+    /* The partition has enabled or disabled the pipe, or boots. */
     void (*pipe_changed)(SpaprHvpipeSource *s);
     /* The machine runs. */
     void (*run)(SpaprHvpipeSource *s);

@@ -97,16 +97,16 @@ static int hvpipe_session_pre_save(void *opaque)
 
 static const VMStateDescription vmstate_hvpipe_session = {
     .name = TYPE_SPAPR_HVPIPE "/session",
-    .version_id = 2,
-    .minimum_version_id = 2,
+    .version_id = 3,
+    .minimum_version_id = 3,
     .pre_save = hvpipe_session_pre_save,
     .fields = (const VMStateField[]) {
         VMSTATE_UINT32(source_id, HvpipeSession),
         VMSTATE_BOOL(was_up, HvpipeSession),
         VMSTATE_UINT64(id, HvpipeSession),
-        VMSTATE_UINT64(next_in, HvpipeSession),
-        VMSTATE_UINT64(received, HvpipeSession),
-        VMSTATE_UINT64(last_out, HvpipeSession),
+        VMSTATE_UINT64(queued, HvpipeSession),
+        VMSTATE_UINT64(taken, HvpipeSession),
+        VMSTATE_UINT64(sent, HvpipeSession),
         VMSTATE_UINT8(state, HvpipeSession),
         VMSTATE_UINT32(size, HvpipeSession),
         VMSTATE_VALIDATE("size", hvpipe_session_size_is_good),
@@ -151,6 +151,7 @@ static int hvpipe_pre_save(void *opaque)
     GHashTableIter iter;
 
     hvpipe_stream_free(stream);
+    stream->epoch = s->epoch;
     stream->enabled = s->enabled;
     stream->announced = s->announced;
     stream->fetched = s->fetched;
@@ -221,27 +222,27 @@ static bool hvpipe_session_is_good(SpaprHvpipe *s, const HvpipeSession *session)
         return false;
     }
     if ((session->state == HVPIPE_MESSAGE_IN_FLIGHT ||
-         session->state == HVPIPE_MESSAGE_ORPHAN) && !session->last_out) {
+         session->state == HVPIPE_MESSAGE_ORPHAN) && !session->sent) {
         hvpipe_refuse(id, "message on its way has state %u, but sequence 0",
                       session->state);
         return false;
     }
-    if (session->received >= session->next_in) {
-        hvpipe_refuse(id, "received %" PRIu64 " is not below next %" PRIu64,
-                      session->received, session->next_in);
+    if (session->taken > session->queued) {
+        hvpipe_refuse(id, "taken %" PRIu64 " is above queued %" PRIu64,
+                      session->taken, session->queued);
         return false;
     }
     /* A session begins below 2^63, and counts up: it must not get to zero. */
-    if (session->next_in >= 3ull << 62 || session->last_out >= 3ull << 62) {
-        hvpipe_refuse(id, "next %" PRIu64 ", sent %" PRIu64 ": no number that "
-                      "counting leads to", session->next_in, session->last_out);
+    if (session->queued >= 3ull << 62 || session->sent >= 3ull << 62) {
+        hvpipe_refuse(id, "queued %" PRIu64 ", sent %" PRIu64 ": no number "
+                      "that counting leads to", session->queued, session->sent);
         return false;
     }
     if (!session->id &&
-        (session->next_in > 1 || session->last_out || session->was_up)) {
-        hvpipe_refuse(id, "session 0 has next %" PRIu64 ", sent %" PRIu64
-                      ", open %d, not 1, 0, 0", session->next_in,
-                      session->last_out, session->was_up);
+        (session->queued || session->sent || session->was_up)) {
+        hvpipe_refuse(id, "session 0 has queued %" PRIu64 ", sent %" PRIu64
+                      ", open %d, not 0, 0, 0", session->queued, session->sent,
+                      session->was_up);
         return false;
     }
     return true;
@@ -267,7 +268,7 @@ static bool hvpipe_entry_is_good(SpaprHvpipe *s, const HvpipeEntry *entry)
 static bool hvpipe_queue_is_good(SpaprHvpipe *s, uint32_t id)
 {
     HvpipeSession *session = hvpipe_find_session(&s->stream, id);
-    uint64_t last = session ? session->received : 0;
+    uint64_t last = session ? session->taken : 0;
     HvpipeEntry *entry;
     uint32_t queued = 0;
 
@@ -279,10 +280,10 @@ static bool hvpipe_queue_is_good(SpaprHvpipe *s, uint32_t id)
         if (!entry->sequence) {
             continue;
         }
-        if (entry->sequence <= last || entry->sequence >= session->next_in) {
-            hvpipe_refuse(id, "queued message %" PRIu64 " is not between %"
-                          PRIu64 " and %" PRIu64, entry->sequence, last,
-                          session->next_in);
+        if (entry->sequence <= last || entry->sequence > session->queued) {
+            hvpipe_refuse(id, "queued message %" PRIu64 " is not from %"
+                          PRIu64 " to %" PRIu64, entry->sequence, last + 1,
+                          session->queued);
             return false;
         }
         last = entry->sequence;
@@ -304,6 +305,10 @@ static bool hvpipe_stream_is_good(SpaprHvpipe *s)
     GHashTableIter iter;
     gpointer id;
 
+    if (!stream->epoch) {
+        hvpipe_refuse(0, "epoch 0");
+        return false;
+    }
     if (stream->caller.source_id &&
         (!stream->enabled ||
          !hvpipe_find_source(s, stream->caller.source_id))) {
@@ -349,6 +354,7 @@ static void hvpipe_take_stream(SpaprHvpipe *s)
     HvpipeEntry *entry;
     GHashTableIter iter;
 
+    s->epoch = stream->epoch;
     s->enabled = stream->enabled;
     s->announced = stream->announced;
     s->fetched = stream->fetched;
@@ -396,20 +402,21 @@ static int hvpipe_post_load(void *opaque, int version_id)
 
 const VMStateDescription vmstate_spapr_hvpipe = {
     .name = TYPE_SPAPR_HVPIPE,
-    .version_id = 2,
-    .minimum_version_id = 2,
+    .version_id = 3,
+    .minimum_version_id = 3,
     .pre_save = hvpipe_pre_save,
     .post_save = hvpipe_post_save,
     .pre_load = hvpipe_pre_load,
     .post_load = hvpipe_post_load,
     .fields = (const VMStateField[]) {
+        VMSTATE_UINT64(stream.epoch, SpaprHvpipe),
         VMSTATE_BOOL(stream.enabled, SpaprHvpipe),
         VMSTATE_BOOL(stream.announced, SpaprHvpipe),
         VMSTATE_BOOL(stream.fetched, SpaprHvpipe),
         VMSTATE_BOOL(stream.withheld, SpaprHvpipe),
         VMSTATE_UINT32(stream.caller.source_id, SpaprHvpipe),
         VMSTATE_UINT32(stream.caller.list, SpaprHvpipe),
-        VMSTATE_QTAILQ_V(stream.sessions, SpaprHvpipe, 2,
+        VMSTATE_QTAILQ_V(stream.sessions, SpaprHvpipe, 3,
                          vmstate_hvpipe_session, HvpipeSession, next),
         VMSTATE_QTAILQ_V(stream.queue, SpaprHvpipe, 2, vmstate_hvpipe_entry,
                          HvpipeEntry, next),

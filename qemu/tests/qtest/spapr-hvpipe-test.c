@@ -502,30 +502,83 @@ static void hmc_expect_message(int fd, uint64_t sequence, const char *text)
     g_assert(!memcmp(payload, text, strlen(text)));
 }
 
-static void hmc_expect_ack(int fd, uint64_t sequence)
+/* Returns the credit. */
+static uint64_t hmc_expect_ack(int fd, uint64_t sequence)
 {
-    hmc_expect(fd, HVPIPE_LINK_ACK, sequence, NULL, 0);
+    uint8_t credit[HVPIPE_LINK_CREDIT_SIZE];
+
+    hmc_expect(fd, HVPIPE_LINK_ACK, sequence, credit, sizeof(credit));
+    return hvpipe_link_get64(credit);
 }
 
-static void hmc_expect_state(int fd, uint32_t source, bool enabled,
-                             uint64_t received)
+static HvpipeLinkHvState hmc_read_state(int fd)
 {
     uint8_t payload[HVPIPE_LINK_HV_STATE_SIZE];
     HvpipeLinkHvState state;
 
     hmc_expect(fd, HVPIPE_LINK_STATE, 0, payload, sizeof(payload));
     g_assert_null(hvpipe_link_unpack_hv_state(payload, &state));
+    g_assert_cmpuint(state.offer.lowest, ==, HVPIPE_LINK_VERSION);
+    g_assert_cmpuint(state.offer.highest, ==, HVPIPE_LINK_VERSION);
+    g_assert_cmphex(state.offer.features, ==, 0);
+    return state;
+}
+
+static void hmc_expect_state(int fd, uint32_t source, bool enabled,
+                             uint64_t taken)
+{
+    HvpipeLinkHvState state = hmc_read_state(fd);
+
     g_assert_cmphex(state.source, ==, source);
     g_assert_cmphex(state.flags, ==, enabled);
-    g_assert_cmpuint(state.received, ==, received);
+    g_assert_cmpuint(state.taken, ==, taken);
+}
+
+static void hmc_expect_numbers(int fd, uint64_t taken, uint64_t queued,
+                               uint64_t credit)
+{
+    HvpipeLinkHvState state = hmc_read_state(fd);
+
+    g_assert_cmpuint(state.taken, ==, taken);
+    g_assert_cmpuint(state.queued, ==, queued);
+    g_assert_cmpuint(state.credit, ==, credit);
+}
+
+/* The link is closed for the reason, with this in its text. */
+static void hmc_expect_close(int fd, uint32_t reason, const char *text)
+{
+    uint8_t raw[HVPIPE_LINK_MAX_CLOSE + 1] = {};
+    HvpipeLinkHeader header;
+    char byte;
+
+    g_assert(hmc_read(fd, raw, HVPIPE_LINK_HEADER_SIZE, PATIENCE_MS));
+    hvpipe_link_unpack_header(raw, &header);
+    g_assert_null(hvpipe_link_check_header(&header, HVPIPE_LINK_FROM_HV));
+    g_assert_cmpuint(header.type, ==, HVPIPE_LINK_CLOSE);
+    g_assert(hmc_read(fd, raw, header.length, PATIENCE_MS));
+    raw[header.length] = 0;
+    g_assert_cmpuint(hvpipe_link_get32(raw), ==, reason);
+    g_assert(strstr((char *)raw + HVPIPE_LINK_REASON_SIZE, text));
+    g_assert(!hmc_read(fd, &byte, 1, PATIENCE_MS));
+    close(fd);
 }
 
 static void hmc_hello(int fd, uint64_t session, uint64_t taken, uint64_t first)
 {
-    const HvpipeLinkHmcState state = { session, taken, first };
+    const HvpipeLinkHmcState state = {
+        .offer = HVPIPE_LINK_OFFER,
+        .session = session, .taken = taken, .first = first,
+    };
     uint8_t frame[HVPIPE_LINK_MAX_FRAME];
 
     hmc_write(fd, frame, hvpipe_link_pack_hmc_state(frame, &state));
+}
+
+static void hmc_close(int fd, uint32_t reason, const char *text)
+{
+    uint8_t frame[HVPIPE_LINK_MAX_CLOSE];
+
+    hmc_write(fd, frame, hvpipe_link_pack_close(frame, reason, text));
 }
 
 static int hmc_resume(Partition *p, const char *name, uint64_t session,
@@ -562,6 +615,12 @@ static void stop_quiet(Partition *p)
 
     g_assert_cmpstr(text, ==, "");
     partition_stop(p);
+}
+
+static void reset(Partition *p)
+{
+    qtest_qmp_assert_success(p->qts, "{ 'execute': 'system_reset' }");
+    qtest_qmp_eventwait(p->qts, "RESET");
 }
 
 /*
@@ -1098,31 +1157,36 @@ static void test_malformed(void)
         uint64_t sequence;
         bool hello;             /* goes before it */
     } tests[] = {
-        { "unknown version", 2, 1, 1, 0, 1, true },
-        { "unknown version", 0, 0, 0, 0, 0, false },
-        { "unknown type", 1, 5, 0, 0, 1, true },
-        { "unknown type", 1, 0, 0, 0, 1, true },
-        { "length out of range", 1, 1, 0, 0, 1, true },
-        { "length out of range", 1, 1, 4089, 0, 1, true },
-        { "length out of range", 1, 1, 65535, 0, 1, true },
-        { "length out of range", 1, 2, 1, 0, 1, true },
-        { "length out of range", 1, 3, 1, 0, 1, true },
-        { "length out of range", 1, 4, 16, 0, 0, false },
-        { "reserved field", 1, 1, 1, 1, 1, true },
-        { "reserved field", 1, 4, 24, 0x80000000, 0, false },
-        { "sequence of a STATE", 1, 4, 24, 0, 1, false },
-        { "sequence zero", 1, 1, 1, 0, 0, true },
-        { "sequence zero", 1, 2, 0, 0, 0, true },
-        { "expected sequence 1", 1, 1, 1, 0, 2, true },
-        { "last sequence sent was 0", 1, 2, 0, 0, 1, true },
-        { "last sequence sent was 0", 1, 3, 0, 0, 1, true },
-        { "the first frame is no STATE", 1, 1, 1, 0, 1, false },
-        { "the first frame is no STATE", 1, 2, 0, 0, 1, false },
-        { "a second STATE", 1, 4, 24, 0, 0, true },
-        { "session zero", 1, 4, 24, 0, 0, false },
+        { "unknown version", 3, 1, 1, 0, 1, true },
+        { "version 0 is not spoken here", 0, 0, 0, 0, 0, false },
+        { "unknown type", 2, 6, 0, 0, 1, true },
+        { "unknown type", 2, 0, 0, 0, 1, true },
+        { "length out of range", 2, 1, 0, 0, 1, true },
+        { "length out of range", 2, 1, 4089, 0, 1, true },
+        { "length out of range", 2, 1, 65535, 0, 1, true },
+        { "length out of range", 2, 2, 1, 0, 1, true },
+        { "length out of range", 2, 2, 8, 0, 1, true },
+        { "length out of range", 2, 3, 1, 0, 1, true },
+        { "length out of range", 2, 4, 31, 0, 0, false },
+        { "length out of range", 2, 4, 4089, 0, 0, false },
+        { "length out of range", 2, 5, 3, 0, 0, true },
+        { "length out of range", 2, 5, 257, 0, 0, false },
+        { "reserved field", 2, 1, 1, 1, 1, true },
+        { "reserved field", 2, 4, 32, 0x80000000, 0, false },
+        { "sequence of a STATE", 2, 4, 32, 0, 1, false },
+        { "sequence of a STATE or CLOSE", 2, 5, 4, 0, 1, true },
+        { "sequence zero", 2, 1, 1, 0, 0, true },
+        { "sequence zero", 2, 2, 0, 0, 0, true },
+        { "expected sequence 1", 2, 1, 1, 0, 2, true },
+        { "last sequence sent was 0", 2, 2, 0, 0, 1, true },
+        { "last sequence sent was 0", 2, 3, 0, 0, 1, true },
+        { "the first frame is no STATE", 2, 1, 1, 0, 1, false },
+        { "the first frame is no STATE", 2, 2, 0, 0, 1, false },
+        { "a second STATE", 2, 4, 32, 0, 0, true },
+        { "session zero", 2, 4, 32, 0, 0, false },
     };
     Partition *p = partition_start(PIPE SOURCE1 SOURCE2 SOURCE3);
-    uint8_t frame[HVPIPE_LINK_HEADER_SIZE + 24] = {};
+    uint8_t frame[HVPIPE_LINK_HEADER_SIZE + HVPIPE_LINK_HMC_STATE_SIZE] = {};
     g_autofree char *log = NULL;
     const char *at;
     int i, fd, fd2;
@@ -1131,7 +1195,6 @@ static void test_malformed(void)
     fd2 = hmc_start(p, "a-hmc2", HMC2);
     for (i = 0; i < ARRAY_SIZE(tests); i++) {
         g_autofree char *text = NULL;
-        char byte;
 
         fd = hmc_connect_to(p, "a-hmc1");
         if (tests[i].hello) {
@@ -1143,10 +1206,13 @@ static void test_malformed(void)
         stw_be_p(frame + 2, tests[i].length);
         stl_be_p(frame + 4, tests[i].reserved);
         stq_be_p(frame + 8, tests[i].sequence);
+        /* Versions 0 to 2 in a hello, else a byte is as good as any other */
+        frame[HVPIPE_LINK_HEADER_SIZE + 3] = HVPIPE_LINK_VERSION;
         hmc_write(fd, frame, HVPIPE_LINK_HEADER_SIZE +
-                             MIN(tests[i].length, 24));
-        g_assert(!hmc_read(fd, &byte, 1, PATIENCE_MS));
-        close(fd);
+                             MIN(tests[i].length, HVPIPE_LINK_HMC_STATE_SIZE));
+        hmc_expect_close(fd, tests[i].version ? HVPIPE_LINK_MALFORMED :
+                                                HVPIPE_LINK_NO_VERSION,
+                         tests[i].what);
 
         text = get_text(p, "source1", "link-error");
         g_assert(strstr(text, tests[i].what));
@@ -1165,7 +1231,7 @@ static void test_malformed(void)
     }
     g_assert_cmpint(i, ==, 10);
     g_assert(strstr(log, ": spapr-hvpipe-source 0x02000001: malformed frame "
-                    "from the HMC: unknown version (version 2, type 1 MESSAGE, "
+                    "from the HMC: unknown version (version 3, type 1 MESSAGE, "
                     "length 1, reserved 0x0, sequence 1); link closed\n"));
     g_assert(strstr(log, "no more of it for a minute"));
 
@@ -1236,7 +1302,7 @@ static void test_resume_receive(void)
     close(fd);
     /* The HMC has not seen the ACK of m1: it sends both again, and one more. */
     fd = hmc_resume(p, "a-hmc1", session, 0, 1);
-    hmc_expect_state(fd, HMC1, true, 1);
+    hmc_expect_numbers(fd, 1, 2, 257);
     hmc_message(fd, 1, "m1");
     hmc_expect_ack(fd, 1);
     hmc_message(fd, 2, "m2");
@@ -1254,10 +1320,12 @@ static void test_resume_receive(void)
     expect_event(p, HMC1, MESSAGE);
     close(fd);
     fd = hmc_resume(p, "a-hmc1", session + 1, 40, 50);
-    hmc_expect_state(fd, HMC1, true, 0);
+    hmc_expect_numbers(fd, 49, 49, 49 + 255);
     hmc_message(fd, 50, "n50");
     g_assert(hmc_silent(fd));
     expect_text(p, HMC1, "m4");
+    /* It has made a place, and that is all that the HMC is told. */
+    g_assert_cmpuint(hmc_expect_ack(fd, 49), ==, 49 + 256);
     g_assert(hmc_silent(fd));
     expect_event(p, HMC1, LOST);
     expect_event(p, HMC1, MESSAGE);
@@ -1276,7 +1344,6 @@ static void test_resume_send(void)
     const uint64_t session = 0xfeed;
     Partition *p = partition_start(PIPE SOURCE1);
     g_autofree char *text = NULL;
-    char byte;
     int fd;
 
     g_assert_cmpint(set_parameter(p, 1, 1), ==, 0);
@@ -1339,14 +1406,11 @@ static void test_resume_send(void)
 
     /* Claims that cannot be */
     fd = hmc_resume(p, "a-hmc1", session + 1, 2, 1);
-    g_assert(!hmc_read(fd, &byte, 1, PATIENCE_MS));
-    close(fd);
+    hmc_expect_close(fd, HVPIPE_LINK_NO_SESSION, "2 was taken last");
     fd = hmc_resume(p, "a-hmc1", session + 1, 0, 1);
-    g_assert(!hmc_read(fd, &byte, 1, PATIENCE_MS));
-    close(fd);
+    hmc_expect_close(fd, HVPIPE_LINK_NO_SESSION, "0 was taken last");
     fd = hmc_resume(p, "a-hmc1", session + 1, 1, 2);
-    g_assert(!hmc_read(fd, &byte, 1, PATIENCE_MS));
-    close(fd);
+    hmc_expect_close(fd, HVPIPE_LINK_NO_SESSION, "goes on at sequence 2");
     expect_link(p, "source1", "closed");
     text = read_file(p, "stderr");
     g_assert(strstr(text, "says that 2 was taken last, expected 1"));
@@ -1360,6 +1424,8 @@ static void test_resume_send(void)
 static void test_last_words(void)
 {
     Partition *p = partition_start(PIPE SOURCE1);
+    uint8_t frame[2 * HVPIPE_LINK_MAX_FRAME];
+    size_t size;
     char byte;
     int i, fd;
 
@@ -1372,7 +1438,14 @@ static void test_last_words(void)
         hmc_message(fd, 1, "one");
         hmc_message(fd, 2, "two");
         hmc_ack(fd, 1);
-        shutdown(fd, SHUT_WR);
+        if (i % 2) {
+            shutdown(fd, SHUT_WR);
+        } else {
+            /* Nothing behind a CLOSE counts. */
+            size = hvpipe_link_pack_close(frame, HVPIPE_LINK_DONE, "bye");
+            hvpipe_link_pack_header(frame + size, HVPIPE_LINK_MESSAGE, 1, 3);
+            hmc_write(fd, frame, size + HVPIPE_LINK_HEADER_SIZE + 1);
+        }
         while (hmc_read(fd, &byte, 1, PATIENCE_MS)) {
             ;
         }
@@ -1422,6 +1495,7 @@ static void test_burst(void)
     Partition *p = start_enabled(&fd);
     uint8_t raw[HVPIPE_LINK_HEADER_SIZE];
     HvpipeLinkHeader header = {};
+    uint64_t credit = 256;
 
     /* The HMC reads nothing while the partition takes it all. */
     for (i = 1; i <= n; i++) {
@@ -1443,7 +1517,7 @@ static void test_burst(void)
     while (header.sequence < n) {
         uint64_t last = header.sequence;
 
-        g_assert(hmc_read(fd, raw, sizeof(raw), PATIENCE_MS));
+        g_assert(hmc_read(fd, raw, HVPIPE_LINK_HEADER_SIZE, PATIENCE_MS));
         hvpipe_link_unpack_header(raw, &header);
         g_assert_null(hvpipe_link_check_header(&header, HVPIPE_LINK_FROM_HV));
         if (header.type == HVPIPE_LINK_STATE) {
@@ -1451,13 +1525,16 @@ static void test_burst(void)
             uint8_t payload[HVPIPE_LINK_HV_STATE_SIZE];
 
             g_assert(hmc_read(fd, payload, sizeof(payload), PATIENCE_MS));
-            g_assert_cmpuint(payload[7], ==, HVPIPE_LINK_HV_ENABLED);
+            g_assert_cmpuint(payload[15], ==, HVPIPE_LINK_HV_ENABLED);
             states++;
             header.sequence = last;
             continue;
         }
         g_assert_cmpuint(header.type, ==, HVPIPE_LINK_ACK);
         g_assert_cmpuint(header.sequence, >, last);
+        g_assert(hmc_read(fd, raw, header.length, PATIENCE_MS));
+        g_assert_cmpuint(hvpipe_link_get64(raw), >, credit);
+        credit = hvpipe_link_get64(raw);
         acks++;
     }
     g_assert_cmpint(acks, <, n);
@@ -1471,62 +1548,279 @@ static void test_burst(void)
     stop_quiet(p);
 }
 
-static void test_queue_limit(void)
+#define SOURCE1_OF_4 HMC_DEVICE \
+    "id=source1,source-id=0x02000001,chardev=hmc1,queue-limit=4 "
+
+/* The HMC sends as much as there are places for, and no more. */
+static void test_credit(void)
 {
-    Partition *p = partition_start(
-        PIPE "-device spapr-hvpipe-source,source-id=0x02000001,chardev=hmc1,"
-        "queue-limit=4 " SOURCE2);
-    uint8_t frame[HVPIPE_LINK_MAX_FRAME] = {};
-    int fd, fd2, i, n, flags;
+    const uint64_t session = 0xfeed;
+    Partition *p = partition_start(PIPE SOURCE1_OF_4 SOURCE2);
+    g_autofree char *text = NULL;
+    int fd, fd2, i;
 
     g_assert_cmpint(set_parameter(p, 1, 1), ==, 0);
-    fd = hmc_start(p, "a-hmc1", HMC1);
+    fd = hmc_resume(p, "a-hmc1", session, 0, 1);
+    hmc_expect_numbers(fd, 0, 0, 4);
     fd2 = hmc_start(p, "a-hmc2", HMC2);
     g_assert_cmpint(send_text(p, HMC1, "up"), ==, BUSY);
     hmc_expect_message(fd, 1, "up");
 
-    /* An answer behind a full queue is still heard. */
-    for (n = 1; n <= 4; n++) {
-        hmc_message(fd, n, "m");
+    /* An answer behind a full queue is heard, and what was sent before. */
+    for (i = 1; i <= 4; i++) {
+        hmc_message(fd, i, "m");
+    }
+    for (i = 1; i <= 4; i++) {
+        hmc_message(fd, i, "again");
     }
     hmc_ack(fd, 1);
     g_assert_cmpint(send_wait(p, HMC1, "up", 2), ==, 0);
+    expect_number(p, "source1", "queued", 4);
 
-    /* What is not read fills the socket, and the HMC has to stop. */
-    flags = fcntl(fd, F_GETFL);
-    fcntl(fd, F_SETFL, flags | O_NONBLOCK);
-    for (;;) {
-        hvpipe_link_pack_header(frame, HVPIPE_LINK_MESSAGE,
-                                HVPIPE_LINK_MAX_PAYLOAD, n);
-        i = send(fd, frame, sizeof(frame), MSG_NOSIGNAL);
-        if (i != sizeof(frame)) {
-            break;
-        }
-        g_assert_cmpint(n, <, 4096);
-        n++;
-    }
-    fcntl(fd, F_SETFL, flags);
-
-    /* The other source has its own place. */
+    /* The other source has its own places. */
     hmc_message(fd2, 1, "other");
-    for (i = 1; i <= 4; i++) {
+
+    /* Each place that is made is told. */
+    expect_event(p, HMC1, MESSAGE);
+    expect_text(p, HMC1, "m");
+    g_assert_cmpuint(hmc_expect_ack(fd, 1), ==, 5);
+    hmc_message(fd, 5, "m");
+    g_assert(hmc_silent(fd));
+
+    /* One too many: what had a place keeps it. */
+    hmc_message(fd, 6, "m");
+    hmc_expect_close(fd, HVPIPE_LINK_MALFORMED,
+                     "MESSAGE 6 beyond the credit, which is 5");
+    expect_number(p, "source1", "malformed", 1);
+    expect_number(p, "source1", "queued", 4);
+
+    /* A place counts when it was told, not when it is made. */
+    fd = hmc_resume(p, "a-hmc1", session, 1, 2);
+    hmc_expect_numbers(fd, 1, 5, 5);
+
+    /* What an older session has left takes places, too. */
+    close(fd);
+    fd = hmc_resume(p, "a-hmc1", session + 1, 0, 1);
+    hmc_expect_numbers(fd, 0, 0, 0);
+    for (i = 1; i <= 3; i++) {
         expect_event(p, HMC1, MESSAGE);
         expect_text(p, HMC1, "m");
+        g_assert_cmpuint(hmc_expect_ack(fd, 0), ==, i);
     }
-    memset(frame, 0, sizeof(frame));
-    for (i = 5; i < n; ) {
-        uint32_t source, size;
-        Event event;
-
-        while (!get_event(p, &event)) {
-            g_usleep(200);
-        }
-        g_assert_cmpint(call_receive(p, INBOX, 4096, &source, &size), ==, 0);
-        g_assert_cmphex(source, ==, event.source);
-        i += source == HMC1;
-    }
+    hmc_message(fd, 1, "n");
+    expect_event(p, HMC2, MESSAGE);
+    expect_text(p, HMC2, "other");
+    expect_event(p, HMC1, MESSAGE);
+    expect_text(p, HMC1, "m");
+    g_assert_cmpuint(hmc_expect_ack(fd, 0), ==, 4);
+    expect_event(p, HMC1, LOST);
+    expect_event(p, HMC1, MESSAGE);
+    expect_text(p, HMC1, "n");
+    g_assert_cmpuint(hmc_expect_ack(fd, 1), ==, 5);
     close(fd);
     close(fd2);
+    text = read_file(p, "stderr");
+    g_assert(strstr(text, "MESSAGE 6 beyond the credit, which is 5 (version"));
+    partition_stop(p);
+}
+
+/* The highest credit among the frames of a stream that may be cut off */
+static uint64_t highest_credit(const GByteArray *stream)
+{
+    uint64_t credit = 0;
+    HvpipeLinkHeader h;
+    size_t at;
+
+    for (at = 0; at + HVPIPE_LINK_HEADER_SIZE <= stream->len;
+         at += HVPIPE_LINK_HEADER_SIZE + h.length) {
+        hvpipe_link_unpack_header(stream->data + at, &h);
+        if (h.type == HVPIPE_LINK_ACK &&
+            at + HVPIPE_LINK_HEADER_SIZE + h.length <= stream->len) {
+            credit = hvpipe_link_get64(stream->data + at +
+                                       HVPIPE_LINK_HEADER_SIZE);
+        }
+    }
+    return credit;
+}
+
+/* A place that the HMC was not told of yet is no credit. */
+static void test_credit_untold(void)
+{
+    Partition *p = partition_start(PIPE SOURCE1_OF_4);
+    g_autoptr(GByteArray) stream = g_byte_array_new();
+    g_autofree char *error = NULL;
+    uint64_t refused;
+    uint8_t frame[HVPIPE_LINK_HEADER_SIZE + 1], byte;
+    int fd, i;
+
+    g_assert_cmpint(set_parameter(p, 1, 1), ==, 0);
+    fd = hmc_resume(p, "a-hmc1", 7, 0, 1);
+    hmc_expect_numbers(fd, 0, 0, 4);
+    for (i = 1; i <= 4; i++) {
+        hmc_message(fd, i, "m");
+    }
+    /* The HMC does not read, so at some time it cannot be told. */
+    for (; !get_number(p, "source1", "malformed"); i++) {
+        expect_event(p, HMC1, MESSAGE);
+        expect_text(p, HMC1, "m");
+        hvpipe_link_pack_header(frame, HVPIPE_LINK_MESSAGE, 1, i);
+        frame[HVPIPE_LINK_HEADER_SIZE] = 'm';
+        if (send(fd, frame, sizeof(frame), MSG_NOSIGNAL) < 0) {
+            break;
+        }
+        g_assert_cmpint(i, <, 100000);
+    }
+    while (hmc_read(fd, &byte, 1, PATIENCE_MS)) {
+        g_byte_array_append(stream, &byte, 1);
+    }
+    close(fd);
+    error = get_text(p, "source1", "link-error");
+    g_assert_cmpint(sscanf(error, "malformed frame from the HMC: MESSAGE %"
+                           PRIu64 " beyond the credit", &refused), ==, 1);
+    g_assert_cmpuint(highest_credit(stream), <, refused);
+    g_assert_cmpuint(highest_credit(stream), >, 4);
+    partition_stop(p);
+}
+
+/* An HMC that goes says why, and nothing that it sent before is lost. */
+static void test_close(void)
+{
+    static const struct {
+        uint32_t reason;
+        const char *text, *error;
+    } tests[] = {
+        { HVPIPE_LINK_DONE, "", "reason 0 done: " },
+        { HVPIPE_LINK_NO_SOURCE, "not \x1b[2Jmine\n\xc2\x9b",
+          "reason 5 no source: not ?[2Jmine???" },
+        { 77, "new", "reason 77 unknown: new" },
+    };
+    Partition *p = partition_start(PIPE SOURCE1);
+    g_autofree char *log = NULL;
+    char byte;
+    int fd, i;
+
+    g_assert_cmpint(set_parameter(p, 1, 1), ==, 0);
+    for (i = 0; i < ARRAY_SIZE(tests); i++) {
+        g_autofree char *text = NULL;
+
+        fd = hmc_resume(p, "a-hmc1", 7 + i, 0, 1);
+        hmc_expect_state(fd, HMC1, true, 0);
+        g_assert_cmpint(send_text(p, HMC1, "bye"), ==, BUSY);
+        hmc_expect_message(fd, 1, "bye");
+        hmc_message(fd, 1, "one");
+        hmc_ack(fd, 1);
+        hmc_close(fd, tests[i].reason, tests[i].text);
+        g_assert(!hmc_read(fd, &byte, 1, PATIENCE_MS));
+        close(fd);
+        g_assert_cmpint(send_text(p, HMC1, "bye"), ==, 0);
+        expect_event(p, HMC1, MESSAGE);
+        expect_text(p, HMC1, "one");
+        expect_event(p, HMC1, LOST);
+        expect_no_event(p);
+        text = get_text(p, "source1", "link-error");
+        g_assert(strstr(text, tests[i].error));
+    }
+    expect_number(p, "source1", "malformed", 0);
+
+    /* In place of a hello, too */
+    fd = hmc_connect_to(p, "a-hmc1");
+    hmc_close(fd, HVPIPE_LINK_DONE, "");
+    g_assert(!hmc_read(fd, &byte, 1, PATIENCE_MS));
+    close(fd);
+    expect_no_event(p);
+    expect_link(p, "source1", "closed");
+    log = read_file(p, "stderr");
+    g_assert(!strstr(log, "reason 0"));
+    g_assert(strstr(log, "0x02000001: CLOSE from the HMC: reason 5 no source: "
+                    "not ?[2Jmine???; link closed\n"));
+    partition_stop(p);
+}
+
+/* What a hello says of versions, and behind what we know of it */
+static void test_versions(void)
+{
+    static const struct {
+        uint8_t version;
+        uint16_t lowest, highest, more;
+        const char *error;      /* NULL: it is accepted */
+    } tests[] = {
+        { 2, 2, 2, 0, NULL },
+        { 2, 0, 65535, 1, NULL },
+        { 2, 2, 9, HVPIPE_LINK_MAX_PAYLOAD - HVPIPE_LINK_HMC_STATE_SIZE, NULL },
+        { 1, 2, 2, 0, "version 1 is not spoken here: the HMC must speak "
+          "version 2" },
+        { 3, 2, 2, 0, "version 3 is not spoken here" },
+        { 2, 3, 4, 8, "versions 3 to 4 are not spoken here: the HMC must speak "
+          "version 2" },
+        { 2, 1, 1, 0, "versions 1 to 1 are not spoken here" },
+        { 2, 0, 0, 0, "versions 0 to 0 are not spoken here" },
+        { 2, 3, 2, 0, NULL },
+    };
+    Partition *p = partition_start(PIPE SOURCE1);
+    int fd, i;
+
+    g_assert_cmpint(set_parameter(p, 1, 1), ==, 0);
+    for (i = 0; i < ARRAY_SIZE(tests); i++) {
+        const HvpipeLinkHmcState state = {
+            .offer = { tests[i].lowest, tests[i].highest, 0xffffffff },
+            .session = 7, .first = 1,
+        };
+        uint8_t frame[HVPIPE_LINK_MAX_FRAME];
+        size_t size = hvpipe_link_pack_hmc_state(frame, &state);
+
+        memset(frame + size, 0xff, tests[i].more);
+        frame[0] = tests[i].version;
+        stw_be_p(frame + 2, HVPIPE_LINK_HMC_STATE_SIZE + tests[i].more);
+        fd = hmc_connect_to(p, "a-hmc1");
+        hmc_write(fd, frame, size + tests[i].more);
+        if (tests[i].lowest > tests[i].highest) {
+            hmc_expect_close(fd, HVPIPE_LINK_MALFORMED,
+                             "lowest version above the highest");
+        } else if (tests[i].error) {
+            hmc_expect_close(fd, HVPIPE_LINK_NO_VERSION, tests[i].error);
+        } else {
+            hmc_expect_state(fd, HMC1, true, i);
+            hmc_message(fd, i + 1, "m");
+            expect_event(p, HMC1, MESSAGE);
+            expect_text(p, HMC1, "m");
+            hmc_expect_ack(fd, i + 1);
+            lose(p, fd);
+        }
+    }
+    partition_stop(p);
+}
+
+/* A boot is seen, also by an HMC that was not there. */
+static void test_epoch(void)
+{
+    Partition *p = partition_start(PIPE SOURCE1);
+    HvpipeLinkHvState state;
+    uint64_t epoch;
+    int fd;
+
+    fd = hmc_resume(p, "a-hmc1", 7, 0, 1);
+    epoch = hmc_read_state(fd).epoch;
+    expect_number(p, "hvpipe", "epoch", epoch);
+    g_assert_cmpint(set_parameter(p, 1, 1), ==, 0);
+    g_assert_cmphex(hmc_read_state(fd).epoch, ==, epoch);
+    lose(p, fd);
+    fd = hmc_resume(p, "a-hmc1", 7, 0, 1);
+    g_assert_cmphex(hmc_read_state(fd).epoch, ==, epoch);
+    lose(p, fd);
+
+    reset(p);
+    fd = hmc_resume(p, "a-hmc1", 7, 0, 1);
+    state = hmc_read_state(fd);
+    g_assert_cmphex(state.epoch, !=, epoch);
+    g_assert_cmphex(state.flags, ==, 0);
+    epoch = state.epoch;
+
+    /* Also if nothing else has changed */
+    reset(p);
+    state = hmc_read_state(fd);
+    g_assert_cmphex(state.epoch, !=, epoch);
+    expect_number(p, "hvpipe", "epoch", state.epoch);
+    close(fd);
     stop_quiet(p);
 }
 
@@ -1541,8 +1835,7 @@ static void test_reset(void)
     g_assert_cmpint(send_text(p, HMC1, "sent"), ==, BUSY);
     hmc_expect_message(fd, 1, "sent");
 
-    qtest_qmp_assert_success(p->qts, "{ 'execute': 'system_reset' }");
-    qtest_qmp_eventwait(p->qts, "RESET");
+    reset(p);
     hmc_expect_state(fd, HMC1, false, 0);
     g_assert(!get_event(p, &event));
     g_assert_cmpint(send_text(p, HMC1, "sent"), ==, NOT_AVAILABLE);
@@ -2149,7 +2442,7 @@ typedef enum Part {
 
 static char *find_part(char *data, gsize size, Part part)
 {
-    static const char header[] = "\x0cspapr-hvpipe\0\0\0\0\0\0\0\2";
+    static const char header[] = "\x0cspapr-hvpipe\0\0\0\0\0\0\0\3";
     static const char sources[][5] = {
         [SESSION1] = "\1\2\0\0\1", [SESSION2] = "\1\2\0\0\2",
         [ENTRY1] = "\1\2\0\0\1", [ENTRY3] = "\1\2\0\0\3",
@@ -2159,7 +2452,7 @@ static char *find_part(char *data, gsize size, Part part)
 
     if (part != THE_PIPE) {
         /* A byte that says that one more is there, and its source */
-        found = find_bytes(found + 12, end, sources[part], 5);
+        found = find_bytes(found + 20, end, sources[part], 5);
     }
     if (part == ENTRY1) {
         found = find_bytes(found, end, sources[part], 5);
@@ -2177,25 +2470,26 @@ static void test_migrate_malformed(void)
         uint64_t value;
         const char *error;
     } tests[] = {
-        { THE_PIPE, -4, 4, 3, "unsupported version 3 for 'spapr-hvpipe' v2" },
-        { THE_PIPE, -4, 4, 1, "incoming version_id 1 is too old" },
-        { THE_PIPE, 0, 1, 0, "source 0x02000001: waits for an answer, enabled "
+        { THE_PIPE, -4, 4, 4, "unsupported version 4 for 'spapr-hvpipe' v3" },
+        { THE_PIPE, -4, 4, 2, "incoming version_id 2 is too old" },
+        { THE_PIPE, 0, 8, 0, "epoch 0" },
+        { THE_PIPE, 8, 1, 0, "source 0x02000001: waits for an answer, enabled "
           "0, and this machine has it" },
-        { THE_PIPE, 1, 1, 0, "enabled 1, announced 0, fetched 1, withheld 0, "
+        { THE_PIPE, 9, 1, 0, "enabled 1, announced 0, fetched 1, withheld 0, "
           "queue not empty do not fit" },
-        { THE_PIPE, 3, 1, 1, "enabled 1, announced 1, fetched 1, withheld 1" },
-        { THE_PIPE, 4, 4, 0x02000004, "source 0x02000004: waits for an answer, "
+        { THE_PIPE, 11, 1, 1, "enabled 1, announced 1, fetched 1, withheld 1" },
+        { THE_PIPE, 12, 4, 0x02000004, "source 0x02000004: waits for an answer, "
           "enabled 1, and this machine has no such source" },
-        { THE_PIPE, 4, 4, 0x02000003, "source 0x02000001: message on its way "
+        { THE_PIPE, 12, 4, 0x02000003, "source 0x02000001: message on its way "
           "has state 1, but nobody waits" },
-        { THE_PIPE, 4, 4, 0, "has state 1, but nobody waits" },
+        { THE_PIPE, 12, 4, 0, "has state 1, but nobody waits" },
         { ENTRY1, 0, 4, 0x02000004, "source 0x02000004: queue has a message" },
         { ENTRY1, 4, 1, 3, "source 0x02000001: queue entry has type 3 and size "
           "5" },
         { ENTRY1, 4, 1, 2, "source 0x02000001: queue entry has type 2 and size "
           "5" },
-        { ENTRY1, 5, 8, 2, "source 0x02000001: queued message 2 is not between "
-          "0 and 2" },
+        { ENTRY1, 5, 8, 2, "source 0x02000001: queued message 2 is not from 1 "
+          "to 1" },
         { ENTRY1, 13, 4, 0, "queue entry has type 1 and size 0" },
         { ENTRY1, 13, 4, 4089, "queue entry has type 1 and size 4089" },
         { ENTRY1, 13, 4, UINT32_MAX, "type 1 and size 4294967295" },
@@ -2205,12 +2499,11 @@ static void test_migrate_malformed(void)
           "such source: add -device spapr-hvpipe-source" },
         { SESSION1, 0, 4, 0x02000003, "source 0x02000003: this machine has no "
           "such source" },
-        { SESSION1, 5, 8, 0, "session 0 has next 2, sent 1, open 1" },
-        { SESSION1, 13, 8, 0, "received 0 is not below next 0" },
-        { SESSION1, 13, 8, 1, "queued message 1 is not between 0 and 1" },
+        { SESSION1, 5, 8, 0, "session 0 has queued 1, sent 1, open 1" },
+        { SESSION1, 13, 8, 0, "queued message 1 is not from 1 to 0" },
         { SESSION1, 13, 8, UINT64_MAX, "no number that counting leads to" },
-        { SESSION1, 21, 8, 2, "received 2 is not below next 2" },
-        { SESSION1, 21, 8, 1, "queued message 1 is not between 1 and 2" },
+        { SESSION1, 21, 8, 2, "taken 2 is above queued 1" },
+        { SESSION1, 21, 8, 1, "queued message 1 is not from 2 to 1" },
         { SESSION1, 29, 8, 0, "has state 1, but sequence 0" },
         { SESSION1, 37, 1, 5, "message on its way has state 5 and size 5" },
         { SESSION1, 37, 1, 0, "message on its way has state 0 and size 5" },
@@ -2218,9 +2511,9 @@ static void test_migrate_malformed(void)
         { SESSION1, 38, 4, 4089, "has state 1 and size 4089" },
         { SESSION1, 38, 4, UINT32_MAX, "has state 1 and size 4294967295" },
         { SESSION2, 0, 4, 0x02000001, "source 0x02000001: is there twice" },
-        { SESSION2, 4, 1, 1, "source 0x02000002: session 0 has next 1, sent 0, "
-          "open 1" },
-        { SESSION2, 21, 8, 7, "source 0x02000002: received 7 is not below" },
+        { SESSION2, 4, 1, 1, "source 0x02000002: session 0 has queued 0, sent "
+          "0, open 1" },
+        { SESSION2, 21, 8, 7, "source 0x02000002: taken 7 is above queued 0" },
         { SESSION2, 37, 1, 4, "message on its way has state 4 and size 0" },
     };
     int fd, i;
@@ -2588,7 +2881,11 @@ int main(int argc, char *argv[])
     qtest_add_func("hvpipe/last-words", test_last_words);
     qtest_add_func("hvpipe/one-stalls", test_one_stalls);
     qtest_add_func("hvpipe/burst", test_burst);
-    qtest_add_func("hvpipe/queue-limit", test_queue_limit);
+    qtest_add_func("hvpipe/credit", test_credit);
+    qtest_add_func("hvpipe/credit-untold", test_credit_untold);
+    qtest_add_func("hvpipe/close", test_close);
+    qtest_add_func("hvpipe/versions", test_versions);
+    qtest_add_func("hvpipe/epoch", test_epoch);
     qtest_add_func("hvpipe/reset", test_reset);
     qtest_add_func("hvpipe/counters", test_counters);
     qtest_add_func("hvpipe/inject-calls", test_inject_calls);
