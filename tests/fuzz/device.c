@@ -38,6 +38,7 @@ struct hmc {
 SpaprMachineState fuzz_machine;
 SpaprHvpipe *fuzz_pipe;
 bool fuzz_incoming;
+uint64_t fuzz_random;
 AddressSpace address_space_memory;
 
 static MemoryRegion ram_region, no_region;
@@ -275,6 +276,7 @@ static void start_machine(bool capable)
 		hmcs[i].source = new_chardev(0x02000001 + i, hmcs + i);
 	echo = g_new0(SpaprHvpipeSource, 1);
 	realize_source(echo, &echo_class, 0x02000001 + HMCS);
+	hvpipe_reset(s);
 }
 
 static void end_machine(void)
@@ -302,6 +304,7 @@ static void set_up(void)
 	seen = g_string_new(NULL);
 	paused = edited = false;
 	moves = 0;
+	fuzz_random = 0;
 	most = QUEUE_LIMIT;
 	start_machine(true);
 }
@@ -317,7 +320,7 @@ static void tear_down(void)
 
 static void check_source(SpaprHvpipe *s, const SpaprHvpipeSource *source, const HvpipeSession *session)
 {
-	uint64_t sequence = session ? session->received : 0;
+	uint64_t sequence = session ? session->taken : 0;
 	const HvpipeEntry *entry, *last = NULL;
 	uint32_t queued = 0;
 
@@ -339,10 +342,10 @@ static void check_source(SpaprHvpipe *s, const SpaprHvpipeSource *source, const 
 	CHECK(source->last == last);
 	CHECK(source->queued == queued);
 	CHECK(queued <= most);
-	CHECK(!session || sequence < session->next_in);
+	CHECK(!session || sequence <= session->queued);
 }
 
-static void check_link(SpaprHvpipe *s, const SpaprHvpipeChardev *chardev)
+static void check_link(SpaprHvpipe *s, SpaprHvpipeChardev *chardev)
 {
 	const HvpipeSession *session = &chardev->session;
 	bool waits = session->state != HVPIPE_MESSAGE_NONE && session->state != HVPIPE_MESSAGE_ORPHAN;
@@ -355,6 +358,8 @@ static void check_link(SpaprHvpipe *s, const SpaprHvpipeChardev *chardev)
 	CHECK(!waits || s->caller.source == &chardev->parent_obj);
 	CHECK(session->state == HVPIPE_MESSAGE_NONE || (session->size && session->size <= HVPIPE_PAYLOAD_MAX));
 	CHECK(!chardev->message_due || session->state == HVPIPE_MESSAGE_IN_FLIGHT);
+	/* There is a place for all that the HMC may send. */
+	CHECK(chardev->link != HVPIPE_LINK_UP || chardev->credit <= hvpipe_link_credit(chardev));
 }
 
 static void check(SpaprHvpipe *s)
@@ -366,6 +371,7 @@ static void check(SpaprHvpipe *s)
 	QTAILQ_FOREACH(entry, &s->queue, next)
 	queued++;
 	CHECK(s->nr_queued == queued);
+	CHECK(s->epoch);
 	CHECK(!s->announced || (s->enabled && head));
 	CHECK(!s->enabled || s->announced || !head || s->announce_timer->pending || paused);
 	CHECK(!s->fetched || (s->announced && message));
@@ -535,7 +541,7 @@ static int load_fields(const VMStateDescription *description, void *opaque, stru
 static int load_entries(const VMStateField *field, void *head, struct load *load)
 {
 	HvpipeEntry plain = { .source_id = 0x02000001, .type = HVPIPE_EVENT_MESSAGE, .size = 1 };
-	HvpipeSession session = { .source_id = 0x02000001, .next_in = 1 };
+	HvpipeSession session = { .source_id = 0x02000001 };
 	g_autoptr(GByteArray) other = g_byte_array_new();
 	bool is, was;
 
@@ -703,7 +709,7 @@ static void operate(SpaprHvpipe *s, struct input *in)
 	HvpipeLinkHmcState hello;
 	uint64_t sequence;
 	size_t len;
-	uint8_t *raw;
+	uint8_t *raw, byte;
 
 	/* Only who runs makes calls. */
 	if (paused && operation % 16 >= 7 && operation % 16 <= 11)
@@ -721,20 +727,32 @@ static void operate(SpaprHvpipe *s, struct input *in)
 		free(raw);
 		break;
 	case 3:
-		hello.session = take_byte(in) % 4;
+		byte = take_byte(in);
+		hello = (HvpipeLinkHmcState){ .offer = HVPIPE_LINK_OFFER, .session = byte % 4 };
 		hello.taken = take_byte(in);
 		hello.first = take_byte(in);
-		g_byte_array_append(hmc->in, bytes, hvpipe_link_pack_hmc_state(bytes, &hello));
+		if (byte & 0x80) {
+			hello.offer.lowest = take_byte(in);
+			hello.offer.highest = take_byte(in);
+		}
+		len = hvpipe_link_pack_hmc_state(bytes, &hello);
+		if (byte & 0x40) {
+			/* Bytes that a later version may have there */
+			memset(bytes + len, byte, byte);
+			len += byte;
+			hvpipe_link_put16(bytes + 2, len - HVPIPE_LINK_HEADER_SIZE);
+		}
+		g_byte_array_append(hmc->in, bytes, len);
 		break;
 	case 4:
-		sequence = hmc->source->session.next_in + (int8_t)take_byte(in);
+		sequence = hmc->source->session.queued + 1 + (int8_t)take_byte(in);
 		len = take_word(in) % (HVPIPE_LINK_MAX_PAYLOAD + 1);
 		memset(bytes, take_byte(in), len);
 		put_frame(hmc, HVPIPE_LINK_MESSAGE, sequence, bytes, len);
 		break;
 	case 5:
 	case 6:
-		sequence = hmc->source->session.last_out + (int8_t)take_byte(in);
+		sequence = hmc->source->session.sent + (int8_t)take_byte(in);
 		put_frame(hmc, operation % 16 == 5 ? HVPIPE_LINK_ACK : HVPIPE_LINK_NACK, sequence, NULL, 0);
 		break;
 	case 7:
@@ -800,6 +818,13 @@ static void operate(SpaprHvpipe *s, struct input *in)
 			break;
 		case 2:
 			fire(s->announce_timer);
+			break;
+		case 3:
+			raw = take_bytes(in, take_byte(in) % HVPIPE_LINK_MAX_TEXT, &len);
+			text = g_strndup((char *)raw, len);
+			free(raw);
+			len = hvpipe_link_pack_close(bytes, take_byte(in), text);
+			g_byte_array_append(hmc->in, bytes, len);
 			break;
 		default:
 			hmc->dies = true;

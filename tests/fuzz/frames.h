@@ -19,7 +19,10 @@ static inline bool check_header(const uint8_t *frame, HvpipeLinkSender sender, H
 	return true;
 }
 
-/* A connection's output: good frames, the first of them a STATE, the last perhaps not whole. */
+/*
+ * A connection's output: good frames, the first of them a STATE or CLOSE, nothing behind a CLOSE, the last perhaps not
+ * whole.
+ */
 static inline void check_output(const uint8_t *out, size_t len, HvpipeLinkSender sender)
 {
 	const uint8_t *start = out;
@@ -27,9 +30,10 @@ static inline void check_output(const uint8_t *out, size_t len, HvpipeLinkSender
 
 	while (len >= HVPIPE_LINK_HEADER_SIZE) {
 		CHECK(check_header(out, sender, &header));
-		CHECK(out != start || header.type == HVPIPE_LINK_STATE);
+		CHECK(out != start || header.type == HVPIPE_LINK_STATE || header.type == HVPIPE_LINK_CLOSE);
 		if (len < HVPIPE_LINK_HEADER_SIZE + (size_t)header.length)
 			break;
+		CHECK(header.type != HVPIPE_LINK_CLOSE || len == HVPIPE_LINK_HEADER_SIZE + (size_t)header.length);
 		out += HVPIPE_LINK_HEADER_SIZE + header.length;
 		len -= HVPIPE_LINK_HEADER_SIZE + header.length;
 	}
