@@ -201,6 +201,12 @@ def test_sleeping_reader(lab, partition, tmp_path):
     other.close()
 
 
+def test_pipeline_into_echo(lab, partition):
+    """A pipeline that sends more than the hypervisor queues, to an HMC that answers each message, ends by itself."""
+    lab.hmc(partition, "hmc1", "echo")
+    partition.check("dd if=/dev/zero bs=4088 count=400 | hvpipe -s hmc1 send -m 4088")
+
+
 def test_second_handle(partition):
     """A source has one handle. A second program is told who has it, and gets it when the first ends."""
     first = hold(partition, "hmc1")
