@@ -36,11 +36,29 @@ int64_t now_ms(void)
 	return ts.tv_sec * INT64_C(1000) + ts.tv_nsec / 1000000;
 }
 
+/* Nobody may read standard error: then a signal ends the wait, and no later line waits again. */
+static void __attribute__((format(printf, 1, 2))) print_error(const char *format, ...)
+{
+	static bool unread;
+	va_list args;
+	char *text;
+	int len;
+
+	va_start(args, format);
+	len = vasprintf(&text, format, args);
+	va_end(args);
+	if (len < 0)
+		return;
+	if (!unread && !write_all(STDERR_FILENO, text, len))
+		unread = stopped_by != 0;
+	free(text);
+}
+
 static void print_repeated(void)
 {
 	for (size_t i = 0; i < sizeof(recent) / sizeof(recent[0]); i++) {
 		if (recent[i].repeated)
-			fprintf(stderr, "%s: %s (%u more times)\n", program_name, recent[i].line, recent[i].repeated);
+			print_error("%s: %s (%u more times)\n", program_name, recent[i].line, recent[i].repeated);
 		recent[i].repeated = 0;
 	}
 }
@@ -72,7 +90,7 @@ static void print_line(const char *line)
 	}
 	place->printed++;
 	print_repeated();
-	fprintf(stderr, "%s: %s\n", program_name, line);
+	print_error("%s: %s\n", program_name, line);
 }
 
 /* The escaped text, or NULL when there is no memory. */

@@ -218,12 +218,36 @@ static void write_to_slow_pipe(void)
 	exit(stop_signal() == SIGTERM ? 42 : 12);
 }
 
+/* Nobody reads standard error. */
+static void report_to_full_pipe(void)
+{
+	char data[4096] = "";
+	int64_t began = now_ms();
+	int fds[2];
+
+	if (pipe(fds) || dup2(fds[1], STDERR_FILENO) < 0)
+		exit(10);
+	catch_stop();
+	alarm(10);
+	if (fork() == 0) {
+		usleep(100000);
+		kill(getppid(), SIGINT);
+		_exit(0);
+	}
+	while (write_all(fds[1], data, sizeof(data)))
+		;
+	for (int i = 0; i < 100; i++)
+		report("line %d", i);
+	_exit(now_ms() - began < 1100 ? 42 : 11);
+}
+
 static void signals_end_blocked_writes(void **state)
 {
 	char said[4096];
 
 	assert_int_equal(run(write_to_full_pipe, said, sizeof(said)), 42);
 	assert_int_equal(run(write_to_slow_pipe, said, sizeof(said)), 42);
+	assert_int_equal(run(report_to_full_pipe, said, sizeof(said)), 42);
 }
 
 int main(void)

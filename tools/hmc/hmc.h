@@ -23,6 +23,7 @@ struct hmc_command {
 	const GOptionEntry *options;
 	int max_arguments; /* -1: any number */
 
+	int (*run)(char **arguments);	/* a command without a link of its own: all of it; returns the exit status */
 	bool (*start)(struct hmc *hmc); /* false: it failed with hmc->status */
 	void (*stop)(struct hmc *hmc);	/* may be NULL, as the others below but message */
 	enum hmc_verdict (*message)(struct hmc *hmc, uint64_t sequence, const void *data, size_t len, GBytes **reply);
@@ -57,7 +58,7 @@ struct hmc {
 	char **arguments;
 };
 
-extern const struct hmc_command hmc_console, hmc_send, hmc_recv, hmc_echo;
+extern const struct hmc_command hmc_console, hmc_send, hmc_recv, hmc_echo, hmc_serve, hmc_status;
 
 /* The options as GLib parses them, before they become those of struct hmc. */
 extern struct hmc_cli {
@@ -68,6 +69,7 @@ extern struct hmc_cli {
 	gboolean version;
 	gboolean file;
 	gboolean reply;
+	gboolean json;
 	char *count;
 	char *dir;
 	char *timeout;

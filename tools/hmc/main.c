@@ -221,7 +221,8 @@ static const GOptionEntry rest_option[] = {
 	{ G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &cli.rest, NULL, NULL }, G_OPTION_ENTRY_NULL
 };
 
-static const struct hmc_command *const commands[] = { &hmc_console, &hmc_send, &hmc_recv, &hmc_echo };
+static const struct hmc_command *const commands[] = { &hmc_console, &hmc_send,	&hmc_recv,
+						      &hmc_echo,    &hmc_serve, &hmc_status };
 
 static const char exit_statuses[] =
 	"Exit status: 0 done; 1 failed; 2 wrong usage; 6 nothing came within -t SECONDS; 8 another process uses\n"
@@ -325,7 +326,7 @@ int main(int argc, char **argv)
 	g_set_prgname("hvpipe-hmc");
 	parse_common(&argc, &argv);
 	if (argc < 2)
-		usage_error("which command? console, send, recv, echo or help");
+		usage_error("which command? console, send, recv, echo, serve, status or help");
 	if (!strcmp(argv[1], "help")) {
 		argc = 2;
 		argv[1] = "--help";
@@ -335,10 +336,12 @@ int main(int argc, char **argv)
 		if (!strcmp(argv[1], commands[i]->name))
 			hmc.command = commands[i];
 	if (!hmc.command)
-		usage_error("no command '%s': console, send, recv, echo or help", argv[1]);
+		usage_error("no command '%s': console, send, recv, echo, serve, status or help", argv[1]);
 	argc--;
 	argv++;
 	parse_command(hmc.command, &argc, &argv);
+	if (hmc.command->run)
+		return hmc.command->run(cli.rest ? cli.rest : (char *[]){ NULL });
 	apply_options(&hmc);
 
 	hmc.store = hmc_store_open(hmc.state_path, &error);

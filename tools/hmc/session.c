@@ -402,7 +402,8 @@ static void take_close(struct hmc_link *link, const uint8_t *payload, size_t len
 	char *why = g_strdup_printf("closed by the hypervisor: %s (reason %u)%s%s", hvpipe_link_reason_name(reason),
 				    reason, text_len ? ": " : "", text);
 
-	if (!hvpipe_link_reason_passes(reason)) {
+	/* What an injected fault did is no reason to end. */
+	if (!hvpipe_link_reason_passes(reason) && !link->stream.corrupted) {
 		hmc_link_fail(link, g_error_new(G_IO_ERROR, G_IO_ERROR_FAILED, "%s: %s%s%s", hmc_link_address(link),
 						why, hmc_state_path(link->state) ? "; the session is in " : "",
 						hmc_state_path(link->state) ? hmc_state_path(link->state) : ""));
