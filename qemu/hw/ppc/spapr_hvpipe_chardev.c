@@ -443,9 +443,9 @@ static bool hvpipe_link_header(SpaprHvpipeChardev *c)
 
     hvpipe_link_unpack_header(c->in, &c->in_header);
     if (first && h->version != HVPIPE_LINK_VERSION) {
-        hvpipe_link_refuse(c, HVPIPE_LINK_NO_VERSION, "version %u is not spoken "
-                           "here: the HMC must speak version %d", h->version,
-                           HVPIPE_LINK_VERSION);
+        hvpipe_link_refuse(c, HVPIPE_LINK_NO_VERSION, "version %u is not "
+                           "spoken here: the HMC must speak version %d",
+                           h->version, HVPIPE_LINK_VERSION);
         return false;
     }
     wrong = hvpipe_link_check_header(h, HVPIPE_LINK_FROM_HMC);

@@ -2478,8 +2478,8 @@ static void test_migrate_malformed(void)
         { THE_PIPE, 9, 1, 0, "enabled 1, announced 0, fetched 1, withheld 0, "
           "queue not empty do not fit" },
         { THE_PIPE, 11, 1, 1, "enabled 1, announced 1, fetched 1, withheld 1" },
-        { THE_PIPE, 12, 4, 0x02000004, "source 0x02000004: waits for an answer, "
-          "enabled 1, and this machine has no such source" },
+        { THE_PIPE, 12, 4, 0x02000004, "source 0x02000004: waits for an "
+          "answer, enabled 1, and this machine has no such source" },
         { THE_PIPE, 12, 4, 0x02000003, "source 0x02000001: message on its way "
           "has state 1, but nobody waits" },
         { THE_PIPE, 12, 4, 0, "has state 1, but nobody waits" },
