@@ -1492,11 +1492,15 @@ static void test_burst(void)
 {
     const int n = 1500;
     int fd, i, acks = 0, states = 0;
-    Partition *p = start_enabled(&fd);
+    Partition *p = partition_start(PIPE HMC_DEVICE "id=source1,"
+                                   "source-id=0x02000001,chardev=hmc1,"
+                                   "queue-limit=2000");
     uint8_t raw[HVPIPE_LINK_HEADER_SIZE];
     HvpipeLinkHeader header = {};
-    uint64_t credit = 256;
+    uint64_t credit = 2000;
 
+    g_assert_cmpint(set_parameter(p, 1, 1), ==, 0);
+    fd = hmc_start(p, "a-hmc1", HMC1);
     /* The HMC reads nothing while the partition takes it all. */
     for (i = 1; i <= n; i++) {
         char text[16];
