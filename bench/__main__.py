@@ -16,7 +16,7 @@ from pathlib import Path
 from lab import BUILD, LOGS, TOP, Lab, LabError
 from lab.step import output_of
 
-from . import calls, host, page, peers, tables
+from . import calls, host, links, page, peers, tables
 
 
 def measure_setup(_lab: Lab) -> dict[str, str]:
@@ -28,7 +28,7 @@ def measure_setup(_lab: Lab) -> dict[str, str]:
 # What is measured: its name in bench.json, and how
 MEASURED = (("setup", measure_setup), ("calls", calls.measure_calls), ("asleep", calls.measure_asleep),
             ("depends", calls.measure_depends), ("flushed", calls.measure_flushed), ("profile", calls.measure_profile),
-            ("peers", peers.measure_peers), ("host", host.measure_host))
+            ("peers", peers.measure_peers), ("host", host.measure_host), ("links", links.measure_links))
 
 
 def earlier(place: Path) -> dict:
@@ -55,6 +55,7 @@ def run():
     with Lab() as lab:
         for name, measure in MEASURED:
             results[name] = measure(lab)
+    results["links"]["commit"] = results["commit"]
     results["repeated"] = tables.repeatability(results, earlier(place))
     place.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     texts = page.show_all(results)

@@ -32,6 +32,7 @@ SECTIONS = (
     ("What the numbers depend on", tables.show_depends),
     ("Compared with other channels", lambda results: tables.show_peers(results["peers"])),
     ("What the host pays", lambda results: tables.show_host(results["host"])),
+    ("What links cost the HMC", lambda results: tables.show_links(results["links"])),
 )
 
 # The rows of the summary: title, part, row
@@ -105,7 +106,8 @@ def essentials(results: dict) -> dict:
                 calls[name]["results"].setdefault(part, {})[row] = {"median": found}
     peers = {channel: {size: {"median": numbers["median"]} for size, numbers in sizes.items()}
              for channel, sizes in results["peers"].get("instructions", {}).items() if channel in CHANNELS}
-    return {"commit": results["commit"], "setup": results["setup"], "calls": calls, "peers": {"instructions": peers}}
+    return {"commit": results["commit"], "setup": results["setup"], "calls": calls, "peers": {"instructions": peers},
+            "links": results["links"]}
 
 
 def summary(results: dict) -> str:
@@ -131,6 +133,8 @@ def summary(results: dict) -> str:
                 count, pipe = (channels[name][size]["median"] for name in (channel, HMC))
                 cells += [shown(count), f"{count / pipe:.2f}"]
             table_line(lines, title, cells, 14, 46)
+    if "links" in results:
+        lines += ["", tables.show_links(results["links"])]
     return "\n".join(lines)
 
 

@@ -24,6 +24,7 @@ COUNT = 1000    # round trips in a row of the table
 HOST, GUEST, PORT = "10.0.0.1", "10.0.0.2", 7
 SOURCES = 8
 ECHO = 10       # the hypervisor answers for hmc11 and the following sources
+SERVED = 20     # one process answers for hmc21 and the following sources
 
 # Channel in bench/peers.c, title. Ratios are to the first one.
 HMC = "pipe=1"
@@ -32,6 +33,7 @@ CHANNELS = {HMC: "the pipe to hvpipe-hmc",
             f"tcp={HOST}:{PORT}": "TCP on the virtual Ethernet",
             "terminal=/dev/hvc2": "a virtual terminal"}
 BUSY = {f"pipe=1-{SOURCES}": f"the pipe to {SOURCES} hvpipe-hmc, all busy",
+        f"pipe={SERVED + 1}-{SERVED + SOURCES}": f"the pipe to one hvpipe-hmc for {SOURCES}, all busy",
         f"pipe={ECHO + 1}-{ECHO + SOURCES}": f"{SOURCES} sources, answered by the hypervisor"}
 UNIT = 1000000  # instructions of the known code in "peers unit"
 
@@ -97,13 +99,14 @@ def round_trips(lab, what, count, channels, options=()):
     with serving(program, f"tcp={HOST}:{PORT}"), serving(program, f"unix={terminal}"):
         partition = lab.partition(
             name=f"peers-{what}", kernel="vmlinux-network", append="kunit.enable=0", trace=False,
-            sources=[f"hmc{n + 1}" for n in range(SOURCES)], echo=[f"hmc{ECHO + n + 1}" for n in range(SOURCES)],
+            sources=[f"hmc{first + n + 1}" for first in (0, SERVED) for n in range(SOURCES)], echo=[f"hmc{ECHO + n + 1}" for n in range(SOURCES)],
             programs=["bench/peers"],
             options=["-netdev", "tap,id=net,ifname=hvpipe0,script=no,downscript=no",
                      "-device", "spapr-vlan,netdev=net", "-chardev", f"socket,id=terminal,path={terminal}",
                      "-device", "spapr-vty,chardev=terminal,reg=0x30002000", *options])
         for number in range(SOURCES):
             lab.hmc(partition, f"hmc{number + 1}", "echo")
+        lab.serve(partition, {f"hmc{SERVED + number + 1}": "echo=true" for number in range(SOURCES)})
         if what == "instructions":
             results["unit"] = check_unit(partition)
         partition.check(f"ifconfig eth0 {GUEST} up")

@@ -183,3 +183,23 @@ def show_host(results):
         for size, row in results[source].items():
             lines.append(f"  {f'{title}, {size} bytes':42}" + "".join(f"{row[column]:22,.0f}" for column in columns))
     return "\n".join(lines)
+
+
+def show_links(results):
+    """The tables of what links cost hvpipe-hmc."""
+    lines = [f"{'hvpipe-hmc serve, a message and its echo':44}" + "".join(
+        f"{column:>15}" for column in ("instructions", "to 10 links", "memory KiB", "KiB a link", "round trips/s"))]
+    rows = {int(links): row for links, row in results["links"].items()}
+    fewest = min(rows)
+    for links, row in rows.items():
+        more = (row["memory"] - rows[fewest]["memory"]) / (links - fewest) / 1024 if links > fewest else None
+        lines.append(f"  {f'{links:,} links':42}{row['instructions']:15,.0f}"
+                     f"{row['instructions'] / rows[fewest]['instructions']:15.2f}{row['memory'] / 1024:15,.0f}"
+                     f"{'' if more is None else f'{more:,.1f}':>15}{row['rate']:15,.0f}")
+    lines += ["", f"{'with played hypervisors':44}{'round trips/s':>15}{'to one':>15}"]
+    first = next(iter(results["sources"].values()))
+    for title, rate in results["sources"].items():
+        lines.append(f"  {title:42}{rate:15,.0f}{rate / first:15.2f}")
+    lines += ["", f"commit {results['commit']}; round trips are those of a host with {results['processors']} processors, "
+              f"at a load of {results['load']:.1f}"]
+    return "\n".join(lines)

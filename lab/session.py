@@ -46,6 +46,20 @@ class Lab:
         hmc.err.wait_for("connected to")
         return hmc
 
+    def serve(self, partition: Partition, links: dict[str, str], **how) -> Hmc:
+        """Start one `hvpipe-hmc serve` for many sources of PARTITION and wait until all are connected; see Hmc.
+
+        LINKS is {source: what takes its messages, lines of the configuration}.
+        """
+        config = self.scratch("serve") / "serve.conf"
+        config.write_text("[serve]\nstate=state\ncontrol=control\n" if how.pop("state", False) else "[serve]\n")
+        with config.open("a") as text:
+            for source, what in links.items():
+                text.write(f"[{partition.name}/{source}]\nconnect={partition.sockets[source]}\n{what}\n")
+        hmc = self._keep(Hmc([], "serve", config, name="HMC serve", **how))
+        hmc.err.wait_for("connected to", count=len(links))
+        return hmc
+
     def _keep(self, started):
         self._running.append(started)
         return started

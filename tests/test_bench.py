@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from bench import calls, host, page, peers, profile, tables
+from bench import calls, host, links, page, peers, profile, tables
 from lab import LabError
 
 NEWER = ["ours", "ours, newer", "Linux's"]
@@ -37,7 +37,10 @@ def made_up(names):
                            for row in profile.PROFILED} for name in names},
         "peers": {"instructions": {**channels, "unit": {"work": 1000010.0, "and a sleep of 1 ms": 1009149.0}},
                   "time": channels, "loads": [2.0, 1.0], "processors": 2},
-        "host": {"hmc1": on_host, "hmc2": on_host}}))
+        "host": {"hmc1": on_host, "hmc2": on_host},
+        "links": {"links": {str(n): {"instructions": 7e3, "memory": 6e6 + 8e3 * n, "rate": 2e4} for n in links.LINKS},
+                  "sources": {"one source, one process": 1e4, "8 sources, one process": 2e4},
+                  "commit": "0123456", "processors": 2, "load": 1.5}}))
 
 
 @pytest.mark.parametrize("names", [["ours"], ["ours", "baseline"], NEWER])

@@ -6,6 +6,7 @@ What needs no partition is tested beside the code, in tools/.
 
 import json
 import os
+import signal
 
 from faults import INJECT
 from test_pipe import message_files
@@ -37,6 +38,23 @@ def test_poisonous_names(lab, partition, tmp_path):
     assert (inbox / "good").read_text() == "good"
     assert sorted(os.listdir(inbox)) == ["dir", "good"]
     assert "\x1b" not in hmc.said() and "\x9b" not in hmc.said()
+
+
+def test_served_sources(lab, partition, tmp_path):
+    """One `hvpipe-hmc serve` for three sources: each gets what its configuration says, and the session goes on."""
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    links = {"hmc1": "echo=true", "hmc2": f"command=sed 's/^/$HVPIPE_SOURCE got /'\ninbox={inbox}",
+             "hmc3": "command=false"}
+    serve = lab.serve(partition, links)
+    assert partition.check("printf hello | hvpipe send -r") == "hello\n"
+    assert partition.check("printf hello | hvpipe -s hmc2 send -r") == "$HVPIPE_SOURCE got hello\n"
+    partition.check("printf good >/tmp/good; hvpipe -s hmc2 send -f /tmp/good")
+    assert (inbox / "good").read_text() == "good"
+    assert partition.run("printf hello | hvpipe -s hmc3 send").status == 5
+    serve.signal(signal.SIGTERM)
+    assert serve.wait() == 0
+    assert "shared/hmc3: message 1 refused: false: exit status 1" in serve.said()
 
 
 def test_failed_command_sends_nothing(lab, partition, tmp_path):
