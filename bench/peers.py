@@ -99,7 +99,8 @@ def round_trips(lab, what, count, channels, options=()):
     with serving(program, f"tcp={HOST}:{PORT}"), serving(program, f"unix={terminal}"):
         partition = lab.partition(
             name=f"peers-{what}", kernel="vmlinux-network", append="kunit.enable=0", trace=False,
-            sources=[f"hmc{first + n + 1}" for first in (0, SERVED) for n in range(SOURCES)], echo=[f"hmc{ECHO + n + 1}" for n in range(SOURCES)],
+            sources=[f"hmc{first + n + 1}" for first in (0, SERVED) for n in range(SOURCES)],
+            echo=[f"hmc{ECHO + n + 1}" for n in range(SOURCES)],
             programs=["bench/peers"],
             options=["-netdev", "tap,id=net,ifname=hvpipe0,script=no,downscript=no",
                      "-device", "spapr-vlan,netdev=net", "-chardev", f"socket,id=terminal,path={terminal}",

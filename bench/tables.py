@@ -200,6 +200,6 @@ def show_links(results):
     first = next(iter(results["sources"].values()))
     for title, rate in results["sources"].items():
         lines.append(f"  {title:42}{rate:15,.0f}{rate / first:15.2f}")
-    lines += ["", f"commit {results['commit']}; round trips are those of a host with {results['processors']} processors, "
-              f"at a load of {results['load']:.1f}"]
+    lines += ["", f"commit {results['commit']}; round trips are those of a host with {results['processors']} processors"
+              f", at a load of {results['load']:.1f}"]
     return "\n".join(lines)
