@@ -102,7 +102,7 @@ class Pipe:
             # One command for both, as each command takes time.
             command = self.partition.start(re.sub(r"=\S+", "", f"steps {steps}") + "; echo; hvpipe status")
             try:
-                self.partition.hypervisor.wait_for(rf"frame_out source {HMC4} type 2 length 0 sequence 1\s", since=mark)
+                self.partition.hypervisor.wait_for(rf"frame_out source {HMC4} type 2 length 8 sequence 1\s", since=mark)
             except LabError as error:
                 raise LabError(f"the proof stopped after {command.kill().stdout!r}: {error}") from None
         finally:

@@ -65,7 +65,7 @@ def leave_announced(pipe, lab):
     pipe.take_over()
     pipe.drops = 3
     # The HMC is told that its messages were received, and goes on.
-    pipe.partition.hypervisor.wait_for(rf"frame_out source {HMC4} type 2 length 0 sequence 2\s")
+    pipe.partition.hypervisor.wait_for(rf"frame_out source {HMC4} type 2 length 8 sequence 2\s")
     steps = "open4 meet take4=three close4"
     reader = pipe.start(steps)
     pipe.meet()

@@ -129,7 +129,7 @@ def test_receiver(lab, pipe, command):
     send(10)
     moved.arrive()
     send(10)
-    moved.target.hypervisor.wait_for(rf"frame_out source {HMC4} type 2 length 0 sequence 30\s")
+    moved.target.hypervisor.wait_for(rf"frame_out source {HMC4} type 2 length 8 sequence 30\s")
     if "recv" in command:
         assert reader.wait().status == 0
     else:

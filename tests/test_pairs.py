@@ -521,9 +521,9 @@ class Boot(Pipe):
         self.struck = hypervisor.text
         # After a lost event, messages wait for the next event.
         self.inject(ANY if "lost" in BOOT[target] else "")
-        hypervisor.wait_for(rf"frame_out source {HMC4} type 2 length 0 sequence {WAITING}\s")
+        hypervisor.wait_for(rf"frame_out source {HMC4} type 2 length 8 sequence {WAITING}\s")
         for kind in ("close", "random") if hmcs else ():
-            hypervisor.wait_for(rf"frame_out source {source_id(hmcs[kind]):#010x} type 2 length 0 sequence 1\s")
+            hypervisor.wait_for(rf"frame_out source {source_id(hmcs[kind]):#010x} type 2 length 8 sequence 1\s")
         early.close()
         self.prepare()
         self.dropped_at_boot = self.check_works()

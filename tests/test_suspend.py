@@ -56,7 +56,7 @@ def test_receiver(lab, pipe, command):
     send(10)
     suspension.wake()
     send(10)
-    hypervisor.wait_for(rf"frame_out source {HMC4} type 2 length 0 sequence 30\s", since=mark)
+    hypervisor.wait_for(rf"frame_out source {HMC4} type 2 length 8 sequence 30\s", since=mark)
     if "recv" in command:
         assert reader.wait().status == 0
     else:
