@@ -20,14 +20,11 @@
 /* How long another process may read the file in a way that keeps us out, as sqlite3(1) does when it opens it. */
 #define BUSY_MS 200
 
-#define MOVE_AWAY                                                                                    \
-	"Move the file away to begin a new session; messages in it that wait for the partition are " \
-	"not sent then"
-
 /* The statements as SQLite keeps them: a file with any other schema is not ours. */
 static const char create_link[] =
 	"CREATE TABLE link (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, session TEXT NOT NULL, "
-	"source INTEGER NOT NULL, epoch TEXT NOT NULL, taken INTEGER NOT NULL, acknowledged INTEGER NOT NULL, queued INTEGER NOT NULL)";
+	"source INTEGER NOT NULL, epoch TEXT NOT NULL, taken INTEGER NOT NULL, acknowledged INTEGER NOT NULL, "
+	"queued INTEGER NOT NULL)";
 static const char create_message[] =
 	"CREATE TABLE message (link INTEGER NOT NULL REFERENCES link, sequence INTEGER NOT NULL, data BLOB NOT NULL, "
 	"PRIMARY KEY (link, sequence))";
@@ -60,6 +57,24 @@ static bool G_GNUC_PRINTF(3, 4) set_error(GError **error, int code, const char *
 	return false;
 }
 
+/* A file that cannot be used: what it is, and the way out. */
+static bool G_GNUC_PRINTF(3, 4) set_unusable(GError **error, const struct hmc_store *store, const char *format, ...)
+{
+	char *what;
+	va_list args;
+
+	va_start(args, format);
+	what = g_strdup_vprintf(format, args);
+	va_end(args);
+	set_error(
+		error, G_IO_ERROR_INVALID_DATA,
+		"%s: %s. Move the file away to begin a new session; messages in it that wait for the partition are not "
+		"sent then",
+		store->path, what);
+	g_free(what);
+	return false;
+}
+
 /* The error of the last call on the database. */
 static bool set_sqlite_error(GError **error, const struct hmc_store *store, const char *what)
 {
@@ -72,12 +87,9 @@ static bool set_sqlite_error(GError **error, const struct hmc_store *store, cons
 				 "%s: in use by another hvpipe-hmc; end that one, or use a state file of your own",
 				 store->path);
 	case SQLITE_NOTADB:
-		return set_error(error, G_IO_ERROR_INVALID_DATA,
-				 "%s: not a state file of hvpipe-hmc, or a damaged one (%s). " MOVE_AWAY, store->path,
-				 text);
+		return set_unusable(error, store, "not a state file of hvpipe-hmc, or a damaged one (%s)", text);
 	case SQLITE_CORRUPT:
-		return set_error(error, G_IO_ERROR_INVALID_DATA, "%s: damaged state file: %s. " MOVE_AWAY, store->path,
-				 text);
+		return set_unusable(error, store, "damaged state file: %s", text);
 	default:
 		return set_error(error, G_IO_ERROR_FAILED, "%s: %s: %s%s%s", store->path, what, text, err ? ": " : "",
 				 err ? g_strerror(err) : "");
@@ -268,13 +280,11 @@ static bool check_schema(struct hmc_store *store, GError **error)
 				 "not exist yet to begin a new one",
 				 store->path);
 	if (format != FORMAT)
-		return set_error(error, G_IO_ERROR_INVALID_DATA,
-				 "%s: a state file of format %" PRId64
-				 ", and this hvpipe-hmc knows format %d only. " MOVE_AWAY,
-				 store->path, format, FORMAT);
+		return set_unusable(error, store,
+				    "a state file of format %" PRId64 ", and this hvpipe-hmc knows format %d only",
+				    format, FORMAT);
 	if (!is_ours(store))
-		return set_error(error, G_IO_ERROR_INVALID_DATA,
-				 "%s: damaged state file: its tables are other ones. " MOVE_AWAY, store->path);
+		return set_unusable(error, store, "damaged state file: its tables are other ones");
 	return true;
 }
 
@@ -288,8 +298,7 @@ static bool check_pages(struct hmc_store *store, GError **error)
 	if (!ok)
 		set_sqlite_error(error, store, "read");
 	else if (g_strcmp0(text, "ok"))
-		ok = set_error(error, G_IO_ERROR_INVALID_DATA, "%s: damaged state file: %s. " MOVE_AWAY, store->path,
-			       text ? text : "no answer");
+		ok = set_unusable(error, store, "damaged state file: %s", text ? text : "no answer");
 	sqlite3_finalize(statement);
 	return ok;
 }
@@ -381,8 +390,7 @@ static bool insert_link(struct hmc_state *state, const char *name, GError **erro
 /* Damage is never repaired by guessing: the sequences decide what the partition gets once, twice or never. */
 static bool set_damaged(GError **error, const struct hmc_state *state, const char *name, const char *what)
 {
-	return set_error(error, G_IO_ERROR_INVALID_DATA, "%s: damaged state file: link %s: %s. " MOVE_AWAY,
-			 state->store->path, name, what);
+	return set_unusable(error, state->store, "damaged state file: link %s: %s", name, what);
 }
 
 static bool load_messages(struct hmc_state *state, const char *name, GError **error)
