@@ -61,12 +61,14 @@ def main() -> int:
     parser.add_argument("file", nargs="*")
     arguments = parser.parse_args()
 
+    command = {"echo": echo, "send": send, "recv": recv}[arguments.command]
+
     async def run():
         task = asyncio.current_task()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         with contextlib.suppress(asyncio.CancelledError):
-            await {"echo": echo, "send": send, "recv": recv}[arguments.command](arguments)
+            await command(arguments)
     try:
         asyncio.run(run())
     except (Closed, OSError) as error:
