@@ -28,9 +28,11 @@ def is_for_power(path):
 
 
 def test_hmc(tmp_path):
-    """The HMC's part is hvpipe-hmc for this machine with its page, and nothing for a partition."""
+    """The HMC's part is hvpipe-hmc for this machine with its page, and the Python module; nothing for a partition."""
     found = install("install", tmp_path)
-    assert set(found) == {"usr/bin/hvpipe-hmc", "usr/share/man/man1/hvpipe-hmc.1"}
+    module = "usr/lib/python3/dist-packages/hvpipe_hmc.py"
+    assert set(found) == {"usr/bin/hvpipe-hmc", "usr/share/man/man1/hvpipe-hmc.1", module}
+    assert found[module].read_bytes() == (TOP / "tools/hmc/hvpipe_hmc.py").read_bytes()
     said = subprocess.run([found["usr/bin/hvpipe-hmc"], "--version"], check=True, stdout=subprocess.PIPE, text=True)
     assert "hvpipe-hmc" in said.stdout
 
