@@ -26,6 +26,8 @@ help:
 	@echo '  make test     every test                        (TESTS="tests/test_pipe.py -k burst": some;'
 	@echo '                                                   KERNEL=vmlinux-debug: on a kernel that finds bugs;'
 	@echo '                                                   PERSONALITY=empty-receive=-1: under other firmware)'
+	@echo '  make test-kernels  the tests on each kernel that people have: build/kernels.md'
+	@echo '                                                   (KERNELS=debian: only that; DOCS=1: into docs/)'
 	@echo '  make quick    build what changed, then the tests that take a minute: unit, KUnit, ABI, pipe'
 	@echo '  make soak     long traffic with closes, kills and restarts, every message accounted for  (N=100000, SEED=)'
 	@echo '  make migrate  move the partition between two machines under traffic, every message accounted for'
@@ -72,6 +74,10 @@ test: build
 
 quick: build
 	@$(PYTHON) -m pytest $(QUICK)
+
+test-kernels: build
+	@$(LAB) build $(or $(KERNELS),vmlinux-4k vmlinux-newer-4k vmlinux-big-endian debian debian-64k)
+	@$(LAB) kernels $(KERNELS)
 
 soak: build
 	@$(LAB) soak $(N)

@@ -21,6 +21,7 @@ from .tree import Changes, PatchedTree
 CONFIGS = TOP / "linux/configs"
 ABI_TESTS = "tools/testing/selftests/powerpc/papr_hvpipe"
 FLOOR = (TOP / "bench/rtas-floor.c",)
+NEWER_PATCHES = (TOP / "bench/linux-7.patch",)
 # Look for data races in the driver only. In the whole kernel there are too many that are not ours to judge, and too
 # much to watch for one of ours to be met.
 KCSAN = ("KCSAN_SANITIZE=n", "KCSAN_SANITIZE_papr-hvpipe.o=y")
@@ -35,6 +36,7 @@ class Kernel:
     built_in: Sequence[Path] = ()   # more files for the bench
     newer: bool = False             # from the newest source that Debian has
     patches: Sequence[Path] = ()    # to a newer source, with our changes
+    objects: str = ""               # the kernel whose objects it shares, as both differ in little
 
 
 KERNELS = {
@@ -43,13 +45,17 @@ KERNELS = {
     "vmlinux-kcsan": Kernel(["partition.config", "kcsan.config"], options=KCSAN),
     "vmlinux-network": Kernel(["partition.config", "bench.config", "network.config"]),
     "vmlinux-plain": Kernel(["partition.config"], ours=False),
+    # For `make test-kernels`: other page sizes, another byte order, Debian's newest Linux with our driver
+    "vmlinux-4k": Kernel(["partition.config", "4k.config"]),
+    "vmlinux-big-endian": Kernel(["partition.config", "big-endian.config"]),
+    "vmlinux-newer-4k": Kernel(["partition.config", "linux-7.config", "4k.config"], newer=True, patches=NEWER_PATCHES),
     # Without KUnit, with what measures a call of firmware alone
     "vmlinux-bench": Kernel(["partition.config", "bench.config"], built_in=FLOOR),
     # Linux as Debian's newest release has it, with its driver or with ours
     "vmlinux-debian": Kernel(["partition.config", "bench.config", "linux-7.config"], ours=False, built_in=FLOOR,
                              newer=True),
     "vmlinux-debian-ours": Kernel(["partition.config", "bench.config", "linux-7.config"], built_in=FLOOR, newer=True,
-                                  patches=(TOP / "bench/linux-7.patch",)),
+                                  patches=NEWER_PATCHES, objects="vmlinux-debian"),
 }
 
 
@@ -134,8 +140,7 @@ def build_kernel(name: str) -> Path:
                       *how.options, *code_of(__file__))
 
     def make_it(place: Path) -> None:
-        # One set of objects for the newer kernel with either driver
-        objects = objects_dir("vmlinux-debian" if how.newer else name, tree.source.version, *kernel_toolchain())
+        objects = objects_dir(how.objects or name, tree.source.version, *kernel_toolchain())
         with locked(tree.path.name if patched else objects.name), \
                 Step(name, "building the partition's kernel" if how.ours else "building a kernel without our changes") \
                 as step:
