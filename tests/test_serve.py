@@ -258,6 +258,24 @@ def test_wrong_source(serve):
     assert serve.played["a/hmc1"].send(b"x") == ACK
 
 
+def test_replies_bounded(serve):
+    """A partition that receives no replies is refused when 1024 of them wait, and goes on when it has received some."""
+    serve.start({"a/hmc1": "echo=true"})
+    connection = serve.played["a/hmc1"].connection
+    answers, sequence = [], 1
+    while len(answers) < 1025:
+        connection.sendall(frame(MESSAGE, sequence, b"x"))
+        while (data := read_frame(connection))[1] == MESSAGE:
+            pass
+        answers.append(data[1])
+        sequence += 1
+    assert answers == 1024 * [ACK] + [NACK]
+    connection.sendall(frame(ACK, 1, struct.pack(">Q", 256)) + frame(MESSAGE, 1025, b"x"))
+    while (data := read_frame(connection))[1] == MESSAGE:
+        pass
+    assert data[1] == ACK
+
+
 def test_log(serve):
     """Lines have time, partition and source. What a partition causes without end is counted, not printed."""
     serve.start({"a/hmc1": "inbox=."})
