@@ -308,7 +308,7 @@ static void write_file(const char *name, const char *text)
  * send
  */
 
-static void send_ends_when_all_was_acknowledged(void **context)
+static void send_until_acknowledged(void **context)
 {
 	write_file("a", "first file");
 	start("send", in_dir("a"), "-");
@@ -324,7 +324,7 @@ static void send_ends_when_all_was_acknowledged(void **context)
 	expect_text(out, "");
 }
 
-static void send_cuts_big_files_into_whole_messages(void **context)
+static void send_whole_messages(void **context)
 {
 	char *big = g_strnfill(10000, 'b'), *chunk = g_strnfill(4048, 'b'), *rest = g_strnfill(10000 - 2 * 4048, 'b');
 
@@ -342,7 +342,7 @@ static void send_cuts_big_files_into_whole_messages(void **context)
 	g_free(rest);
 }
 
-static void send_keeps_within_its_window(void **context)
+static void send_window(void **context)
 {
 	char *big = g_strnfill(400 * 4048, 'b');
 	char payload[HVPIPE_LINK_MAX_PAYLOAD + 1];
@@ -366,7 +366,7 @@ static void send_keeps_within_its_window(void **context)
 	g_free(big);
 }
 
-static void send_f_makes_file_messages(void **context)
+static void send_f_messages(void **context)
 {
 	write_file("name.txt", "content\n");
 	write_file("empty", "");
@@ -379,7 +379,7 @@ static void send_f_makes_file_messages(void **context)
 	expect_exit(0);
 }
 
-static void send_refuses_what_comes_meanwhile(void **context)
+static void send_refuses_meanwhile(void **context)
 {
 	write_file("a", "text");
 	start("send", in_dir("a"));
@@ -393,7 +393,7 @@ static void send_refuses_what_comes_meanwhile(void **context)
 	expect_words(err, "message 1 of 8 bytes refused");
 }
 
-static void send_reply_prints_one_message_for_each_file(void **context)
+static void send_reply(void **context)
 {
 	write_file("a", "A");
 	write_file("b", "B");
@@ -418,7 +418,7 @@ static void send_reply_prints_one_message_for_each_file(void **context)
 	}
 }
 
-static void send_sends_nothing_when_one_file_cannot_be_sent(void **context)
+static void send_all_or_nothing(void **context)
 {
 	write_file("a", "text");
 	start("send", in_dir("a"), in_dir("missing"));
@@ -430,7 +430,7 @@ static void send_sends_nothing_when_one_file_cannot_be_sent(void **context)
 	expect_words(err, "-f can send empty files");
 }
 
-static void send_goes_on_after_kill_9_with_a_state(void **context)
+static void send_after_kill(void **context)
 {
 	write_file("a", "A");
 	write_file("b", "B");
@@ -452,7 +452,7 @@ static void send_goes_on_after_kill_9_with_a_state(void **context)
  * recv
  */
 
-static void recv_n_leaves_the_rest_with_the_hypervisor(void **context)
+static void recv_n(void **context)
 {
 	start("recv", "-n", "2");
 	come_up();
@@ -466,7 +466,7 @@ static void recv_n_leaves_the_rest_with_the_hypervisor(void **context)
 	expect_text(out, "one two");
 }
 
-static void recv_does_not_acknowledge_what_it_cannot_write(void **context)
+static void recv_unwritten(void **context)
 {
 	start("recv");
 	come_up();
@@ -478,7 +478,7 @@ static void recv_does_not_acknowledge_what_it_cannot_write(void **context)
 	expect_words(err, "not acknowledged");
 }
 
-static void recv_d_stores_files_and_refuses_the_rest(void **context)
+static void recv_d(void **context)
 {
 	char *text;
 
@@ -499,7 +499,7 @@ static void recv_d_stores_files_and_refuses_the_rest(void **context)
 	g_free(text);
 }
 
-static void recv_t_ends_with_status_6(void **context)
+static void recv_t(void **context)
 {
 	start("recv", "-t", "0.2");
 	come_up();
@@ -518,7 +518,7 @@ static void recv_t_reports_once(void **context)
 }
 
 /* No name stops the next file, and nothing of a name reaches the terminal as it is. */
-static void recv_d_survives_poisonous_names(void **context)
+static void recv_d_poisonous_names(void **context)
 {
 	static const char *const names[] = { "dir", ".",	"..",	    ".bashrc",	  ".x.part",
 					     "a/b", "/\x1b[2J", "a\x1b[2J", "a\xc2\x9bK", "\x1b]0;title\x07/x" };
@@ -550,7 +550,7 @@ static void recv_d_survives_poisonous_names(void **context)
 	g_free(said);
 }
 
-static void a_reply_is_escaped_on_a_terminal(void **context)
+static void reply_escaped(void **context)
 {
 	int terminal;
 
@@ -575,7 +575,7 @@ static void a_reply_is_escaped_on_a_terminal(void **context)
 }
 
 /* Nobody reads the output: a signal ends the program within a second, and the message stays with the hypervisor. */
-static void signals_end_a_blocked_recv(void **context)
+static void blocked_recv_ends(void **context)
 {
 	char *big = g_strnfill(4000, 'b'), payload[HVPIPE_LINK_MAX_PAYLOAD + 1];
 	struct timeval soon = { .tv_usec = 300000 };
@@ -599,7 +599,7 @@ static void signals_end_a_blocked_recv(void **context)
 	g_free(big);
 }
 
-static void a_fifo_without_writer_does_not_block(void **context)
+static void fifo_without_writer(void **context)
 {
 	gint64 began;
 	int fd;
@@ -622,14 +622,14 @@ static void a_fifo_without_writer_does_not_block(void **context)
 	expect_exit(0);
 }
 
-static void what_is_no_socket_ends_it(void **context)
+static void no_socket(void **context)
 {
 	start_argv((const char *const[]){ program, "-c", "/etc/passwd", "recv", NULL });
 	expect_exit(1);
 	expect_text(err, "hvpipe-hmc: /etc/passwd: not a socket\n");
 }
 
-static void full_output_is_status_1(void **context)
+static void full_output(void **context)
 {
 	for (const char *const *word = (const char *const[]){ "--help", "help", "-V", NULL }; *word; word++) {
 		char *command = g_strdup_printf("%s %s >/dev/full 2>&1", program, *word);
@@ -649,7 +649,7 @@ static void full_output_is_status_1(void **context)
  * The hypervisor sends numbered messages, and the program is killed again and again at any point. Each message must be
  * answered exactly once, in order.
  */
-static void echo_answers_exactly_once_through_kill_9(void **context)
+static void echo_once_through_kills(void **context)
 {
 	enum { COUNT = 300 };
 	char payload[HVPIPE_LINK_MAX_PAYLOAD + 1];
@@ -720,7 +720,7 @@ static void echo_answers_exactly_once_through_kill_9(void **context)
  * console
  */
 
-static void console_sends_lines_and_shows_messages(void **context)
+static void console_lines(void **context)
 {
 	start("console");
 	come_up();
@@ -738,7 +738,7 @@ static void console_sends_lines_and_shows_messages(void **context)
 	expect_words(err, "no command '/nonsense'");
 }
 
-static void console_does_wrong_when_told_to(void **context)
+static void console_fault(void **context)
 {
 	start("-v", "console");
 	come_up();
@@ -754,7 +754,7 @@ static void console_does_wrong_when_told_to(void **context)
 	expect_exit(0);
 }
 
-static void an_hmc_with_faults_loses_nothing(void **context)
+static void faults_lose_nothing(void **context)
 {
 	start("-v", "--fault", "cut;close", "console", NULL);
 	come_up();
@@ -770,7 +770,7 @@ static void an_hmc_with_faults_loses_nothing(void **context)
 	expect_exit(0);
 }
 
-static void console_refuses_a_line_too_long_and_goes_on(void **context)
+static void console_long_line(void **context)
 {
 	char *line = g_strnfill(4089, 'x'), *most = g_strnfill(4088, 'x');
 
@@ -789,7 +789,7 @@ static void console_refuses_a_line_too_long_and_goes_on(void **context)
 	g_free(most);
 }
 
-static void console_on_a_terminal_edits_lines_and_ends_with_ctrl_d(void **context)
+static void console_terminal(void **context)
 {
 	int terminal;
 
@@ -833,7 +833,7 @@ static void console_on_a_terminal_edits_lines_and_ends_with_ctrl_d(void **contex
  * The whole program
  */
 
-static void signals_end_it_in_order(void **context)
+static void signals_in_order(void **context)
 {
 	write_file("a", "text");
 	start("send", in_dir("a"));
@@ -857,7 +857,7 @@ static void signals_end_it_in_order(void **context)
 	expect_exit(0);
 }
 
-static void places_may_be_named_before_and_behind_the_command(void **context)
+static void addresses_anywhere(void **context)
 {
 	/* start() names the first one before the command. */
 	assert_int_equal(rename(in_dir("socket"), in_dir("elsewhere")), 0);
@@ -875,7 +875,7 @@ static void places_may_be_named_before_and_behind_the_command(void **context)
 	expect_words(err, "'host:99999'");
 }
 
-static void a_state_file_in_use_is_status_8(void **context)
+static void state_in_use(void **context)
 {
 	pid_t first;
 
@@ -888,7 +888,7 @@ static void a_state_file_in_use_is_status_8(void **context)
 	pid = first;
 }
 
-static void wrong_usage_is_status_2_and_names_the_value(void **context)
+static void wrong_usage(void **context)
 {
 	static const struct {
 		const char *arguments[3];
@@ -913,7 +913,7 @@ static void wrong_usage_is_status_2_and_names_the_value(void **context)
 	}
 }
 
-static void help_and_version_are_status_0(void **context)
+static void help_and_version(void **context)
 {
 	start("--help");
 	expect_exit(0);
@@ -926,7 +926,7 @@ static void help_and_version_are_status_0(void **context)
 	expect_words(out, "hvpipe-hmc ");
 }
 
-static void a_malformed_frame_does_not_end_it(void **context)
+static void malformed_survived(void **context)
 {
 	start("recv", "-n", "1");
 	come_up();
@@ -943,37 +943,37 @@ int main(int argc, char **argv)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(send_ends_when_all_was_acknowledged),
-		TEST(send_cuts_big_files_into_whole_messages),
-		TEST(send_keeps_within_its_window),
-		TEST(send_f_makes_file_messages),
-		TEST(send_refuses_what_comes_meanwhile),
-		TEST(send_reply_prints_one_message_for_each_file),
-		TEST(send_sends_nothing_when_one_file_cannot_be_sent),
-		TEST(send_goes_on_after_kill_9_with_a_state),
-		TEST(recv_n_leaves_the_rest_with_the_hypervisor),
-		TEST(recv_does_not_acknowledge_what_it_cannot_write),
-		TEST(recv_d_stores_files_and_refuses_the_rest),
-		TEST(recv_t_ends_with_status_6),
+		TEST(send_until_acknowledged),
+		TEST(send_whole_messages),
+		TEST(send_window),
+		TEST(send_f_messages),
+		TEST(send_refuses_meanwhile),
+		TEST(send_reply),
+		TEST(send_all_or_nothing),
+		TEST(send_after_kill),
+		TEST(recv_n),
+		TEST(recv_unwritten),
+		TEST(recv_d),
+		TEST(recv_t),
 		TEST(recv_t_reports_once),
-		TEST(recv_d_survives_poisonous_names),
-		TEST(a_reply_is_escaped_on_a_terminal),
-		TEST(signals_end_a_blocked_recv),
-		TEST(a_fifo_without_writer_does_not_block),
-		TEST(what_is_no_socket_ends_it),
-		TEST(full_output_is_status_1),
-		TEST(echo_answers_exactly_once_through_kill_9),
-		TEST(console_sends_lines_and_shows_messages),
-		TEST(console_does_wrong_when_told_to),
-		TEST(an_hmc_with_faults_loses_nothing),
-		TEST(console_refuses_a_line_too_long_and_goes_on),
-		TEST(console_on_a_terminal_edits_lines_and_ends_with_ctrl_d),
-		TEST(signals_end_it_in_order),
-		TEST(places_may_be_named_before_and_behind_the_command),
-		TEST(a_state_file_in_use_is_status_8),
-		TEST(wrong_usage_is_status_2_and_names_the_value),
-		TEST(help_and_version_are_status_0),
-		TEST(a_malformed_frame_does_not_end_it),
+		TEST(recv_d_poisonous_names),
+		TEST(reply_escaped),
+		TEST(blocked_recv_ends),
+		TEST(fifo_without_writer),
+		TEST(no_socket),
+		TEST(full_output),
+		TEST(echo_once_through_kills),
+		TEST(console_lines),
+		TEST(console_fault),
+		TEST(faults_lose_nothing),
+		TEST(console_long_line),
+		TEST(console_terminal),
+		TEST(signals_in_order),
+		TEST(addresses_anywhere),
+		TEST(state_in_use),
+		TEST(wrong_usage),
+		TEST(help_and_version),
+		TEST(malformed_survived),
 	};
 
 	if (argc != 2) {
