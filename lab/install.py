@@ -23,7 +23,7 @@ def options_for(part: str) -> tuple[list[object], list[str]]:
         options, versions = cross_files()
         return [*options, "-Dhmc=disabled"], versions
     return ["-Dpartition=disabled"], toolchain(("gcc",), ("libglib2.0-dev", "libjson-c-dev", "libmd-dev",
-                                                          "libreadline-dev", "meson", "zlib1g-dev"))
+                                                          "libreadline-dev", "libsqlite3-dev", "meson"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
