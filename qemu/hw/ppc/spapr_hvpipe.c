@@ -329,6 +329,8 @@ static void hvpipe_reset(void *opaque)
 
     do {
         qemu_guest_getrandom_nofail(&s->epoch, sizeof(s->epoch));
+        /* Not above 2^63: QMP's clients read the property as an int. */
+        s->epoch >>= 1;
     } while (!s->epoch || s->epoch == last);
     hvpipe_set_enabled(s, false);
     hvpipe_changed(s);
