@@ -79,6 +79,19 @@ def test_announced_again(pipe):
     assert waiting.check() == steps
 
 
+def test_new_pipe(pipe):
+    """A message announced before the suspension is not there after it: nothing is announced or read, and the pipe
+    works."""
+    steps = "open1 write1 poll1=in,out meet meet now1=out read1=nothing write1 take1=1.2 close1"
+    waiting = pipe.start(steps)
+    pipe.meet()
+    suspension = suspend(pipe)
+    pipe.inject("set-system-parameter:new-pipe")
+    suspension.wake()
+    pipe.meet()
+    assert waiting.check() == steps
+
+
 def test_loss_in_sleep(lab, pipe):
     """An HMC that goes away during the suspension: its message is read first, then the loss, once."""
     hmc = console_hmc(lab, pipe)

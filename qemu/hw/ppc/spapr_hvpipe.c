@@ -267,6 +267,23 @@ static void rtas_ibm_receive_hvpipe_msg(PowerPCCPU *cpu,
     rtas_st(rets, 2, size);
 }
 
+/* A fault: nothing is known here of what was queued and announced before. */
+static void hvpipe_renew(SpaprHvpipe *s)
+{
+    HvpipeEntry *head;
+    uint32_t n;
+
+    s->withheld = false;
+    for (n = s->nr_queued; n; n--) {
+        head = QTAILQ_FIRST(&s->queue);
+        if (head->type == HVPIPE_EVENT_MESSAGE) {
+            hvpipe_received(s, head);
+        } else {
+            hvpipe_dequeue(s);
+        }
+    }
+}
+
 static void hvpipe_set_enabled(SpaprHvpipe *s, bool enabled)
 {
     trace_spapr_hvpipe_enable(enabled);
@@ -303,7 +320,10 @@ int spapr_hvpipe_set_system_parameter(SpaprHvpipe *s, uint32_t buffer)
     bool changed;
 
     if (hvpipe_fault(s, HVPIPE_FAULT_SET_SYSTEM_PARAMETER, 0, &fault)) {
-        return fault.value[HVPIPE_FAULT_STATUS];
+        if (fault.given & FAULT_KEY(STATUS)) {
+            return fault.value[HVPIPE_FAULT_STATUS];
+        }
+        hvpipe_renew(s);
     }
     if (!hvpipe_rw(buffer, &parameter, sizeof(parameter), false) ||
         be16_to_cpu(parameter.length) != 1 || parameter.value > 1) {

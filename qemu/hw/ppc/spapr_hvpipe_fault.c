@@ -42,7 +42,8 @@ static const struct {
         "check-exception", "none", KEY(STATUS), KEY(COUNT) | KEY(EVERY)
     },
     [HVPIPE_FAULT_SET_SYSTEM_PARAMETER] = {
-        "set-system-parameter", NULL, KEY(STATUS), KEY(COUNT) | KEY(EVERY)
+        "set-system-parameter", "new-pipe", KEY(STATUS),
+        KEY(COUNT) | KEY(EVERY)
     },
     [HVPIPE_FAULT_EVENT] = {
         "event", "spurious " MALFORMED_EVENTS,

@@ -1912,6 +1912,36 @@ static void test_inject_calls(void)
     stop_quiet(p);
 }
 
+/* What was queued and announced is gone, and its HMC need not send it again. */
+static void test_inject_new_pipe(void)
+{
+    int fd, n;
+    Partition *p = start_enabled(&fd);
+
+    for (n = 1; n <= 2; n++) {
+        hmc_message(fd, n, "m");
+        expect_event(p, HMC1, MESSAGE);
+        g_assert_cmpint(send_text(p, ECHO, "x"), ==, 0);
+        if (n == 2) {
+            g_assert_cmpint(set_parameter(p, 1, 0), ==, 0);
+            hmc_expect_state(fd, HMC1, false, 1);
+        }
+        inject(p, "set-system-parameter:new-pipe");
+        g_assert_cmpint(set_parameter(p, 1, 1), ==, 0);
+        hmc_expect_ack(fd, n);
+        if (n == 2) {
+            hmc_expect_state(fd, HMC1, true, 2);
+        }
+        expect_no_event(p);
+        expect_nothing(p);
+        g_assert_cmpint(send_text(p, ECHO, "y"), ==, 0);
+        expect_event(p, ECHO, MESSAGE);
+        expect_text(p, ECHO, "y");
+    }
+    hmc_leave(fd);
+    stop_quiet(p);
+}
+
 static void test_inject_events(void)
 {
     static const struct {
@@ -2893,6 +2923,7 @@ int main(int argc, char *argv[])
     qtest_add_func("hvpipe/reset", test_reset);
     qtest_add_func("hvpipe/counters", test_counters);
     qtest_add_func("hvpipe/inject-calls", test_inject_calls);
+    qtest_add_func("hvpipe/inject-new-pipe", test_inject_new_pipe);
     qtest_add_func("hvpipe/inject-events", test_inject_events);
     qtest_add_func("hvpipe/inject-replaced", test_inject_replaced_events);
     qtest_add_func("hvpipe/inject-errors", test_inject_errors);
