@@ -5,6 +5,7 @@ import argparse
 
 from .build import fetch_sources
 from .checks import Report, files_of_project, text, trees, userland
+from .kernel import FIXES
 from .tree import PatchedTree
 
 
@@ -27,6 +28,7 @@ def main(_arguments: argparse.Namespace) -> int:
     trees.same_tree(report, linux)
     trees.same_tree(report, qemu)
     trees.checkpatch(report, linux, "--strict", trees.NO_HISTORY)
+    trees.checkpatch(report, linux, "--strict", trees.THEIR_NAMES, patches=FIXES)
     trees.checkpatch(report, qemu)
     trees.kernel(report, linux)
     print(f"check: {report.errors} errors, {report.warnings} warnings")

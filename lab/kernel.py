@@ -22,6 +22,8 @@ CONFIGS = TOP / "linux/configs"
 ABI_TESTS = "tools/testing/selftests/powerpc/papr_hvpipe"
 FLOOR = (TOP / "bench/rtas-floor.c",)
 NEWER_PATCHES = (TOP / "bench/linux-7.patch",)
+# Our fixes for the driver that Linux ships, for the newest source that Debian has
+FIXES = tuple(sorted((TOP / "linux/fixes").glob("*.patch")))
 # Look for data races in the driver only. In the whole kernel there are too many that are not ours to judge, and too
 # much to watch for one of ours to be met.
 KCSAN = ("KCSAN_SANITIZE=n", "KCSAN_SANITIZE_papr-hvpipe.o=y")
@@ -35,7 +37,7 @@ class Kernel:
     options: Sequence[str] = ()     # for make
     built_in: Sequence[Path] = ()   # more files for the bench
     newer: bool = False             # from the newest source that Debian has
-    patches: Sequence[Path] = ()    # to a newer source, with our changes
+    patches: Sequence[Path] = ()    # to a newer source
     objects: str = ""               # the kernel whose objects it shares, as both differ in little
 
 
@@ -56,6 +58,9 @@ KERNELS = {
                              newer=True),
     "vmlinux-debian-ours": Kernel(["partition.config", "bench.config", "linux-7.config"], built_in=FLOOR, newer=True,
                                   patches=NEWER_PATCHES, objects="vmlinux-debian"),
+    # and with our fixes for its driver
+    "vmlinux-debian-fixed": Kernel(["partition.config", "bench.config", "linux-7.config"], ours=False, built_in=FLOOR,
+                                   newer=True, patches=FIXES, objects="vmlinux-debian"),
 }
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Write our changes to Linux and to QEMU as two series for `git am`, in build/series/linux and build/series/qemu.
+"""Write our changes to Linux and to QEMU as series for `git am`, in build/series/linux, build/series/qemu, and, for the
+driver that Linux ships, build/series/fixes.
 
-Each series is our new files, then the patches to existing files with their messages. It is tried with `git am` on the
-unchanged files before it is called done.
+Each of the first two is our new files, then the patches to existing files with their messages; the third has patches
+only. A series is tried with `git am` on the unchanged files before it is called done.
 """
 
 import argparse
@@ -13,9 +14,10 @@ from pathlib import Path
 
 from .errors import LabError
 from .git import git, git_environment
+from .kernel import FIXES
 from .paths import BUILD, TOP
 from .step import Step, output_of
-from .tree import PatchedTree
+from .tree import Changes, PatchedTree
 
 
 def author() -> tuple[str, str]:
@@ -46,7 +48,7 @@ def write_series(tree: PatchedTree, place: Path, step: Step) -> tuple[int, str]:
         gives = git(trial, "rev-parse", "HEAD^{tree}").strip()
         if gives != git(ours, "rev-parse", "HEAD^{tree}").strip():
             raise LabError(f"series-{tree.name}: the series does not give the tree it was made from")
-    cover = tree.ours / "patches/cover-letter.txt"
+    cover = tree.changes.patches[0].parent / "cover-letter.txt"
     if cover.exists():
         shutil.copy(cover, place / f"0000-{cover.name}")
     return len(made), gives
@@ -57,11 +59,13 @@ def add_arguments(_parser: argparse.ArgumentParser) -> None:
 
 
 def main(_arguments: argparse.Namespace) -> int:
-    """Write both."""
+    """Write them."""
     counts = {}
-    for name in ("linux", "qemu"):
-        with Step(f"series-{name}", f"making the series for {name}") as step:
-            counts[name], _ = write_series(PatchedTree(name), BUILD / "series" / name, step)
+    trees = {name: PatchedTree(name) for name in ("linux", "qemu")}
+    trees["fixes"] = PatchedTree("linux", "newer", Changes(FIXES, []))
+    for name, tree in trees.items():
+        with Step(f"series-{name}", f"making the series {name}") as step:
+            counts[name], _ = write_series(tree, BUILD / "series" / name, step)
     for name, number in counts.items():
         print(f"build/series/{name}: {number} patches")
     return 0

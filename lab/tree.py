@@ -2,7 +2,7 @@
 """Work trees: the source of Linux or QEMU with our changes, in which it is compiled.
 
 linux/ and qemu/ hold our changes: patches to existing files in patches/, and new files (the overlay) at their paths in
-the tree. history() turns them into git commits, one for the overlay and one for each patch. The work tree, in the
+the tree. (linux/fixes is another series, for the driver of newer trees.) history() turns them into git commits, one for the overlay and one for each patch. The work tree, in the
 cache, is a git tree of these commits, in which a developer works (see patches.py). Only changed files are in git: to
 add all of a Linux tree takes minutes. A build never overwrites what a developer did there.
 """
@@ -85,7 +85,7 @@ class PatchedTree:
         self.source = source(origin or name)
         self.changes = changes or Changes(
             patches_for(self.ours, self.source.path),
-            files_under(self.ours, skip=(self.ours / "patches", self.ours / "configs")))
+            files_under(self.ours, skip=(self.ours / "patches", self.ours / "configs", self.ours / "fixes")))
         self.built_in = built_in
         self.for_developers = changes is None and not built_in
         suffix = "" if self.for_developers else "-bench"
@@ -137,7 +137,8 @@ class PatchedTree:
                 raise LabError(f"{shown(path)}: the {self.name} tree has such a file already; make a patch to it")
             (place / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, place / name)
-        commit(SUBJECTS[self.name], *sign)
+        if new:
+            commit(SUBJECTS[self.name], *sign)
         for patch in self.changes.patches:
             self._apply(step, place, patch, environment, sign)
         if self.built_in:

@@ -4,6 +4,7 @@
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import Report, run
@@ -19,24 +20,26 @@ from ..tree import PatchedTree, shown
 
 # The pristine source has no history in which a commit could be looked up.
 NO_HISTORY = "--ignore=UNKNOWN_COMMIT_ID"
+# srcID is a name of the driver that Linux ships.
+THEIR_NAMES = "--ignore=UNKNOWN_COMMIT_ID,CAMELCASE"
 # What a trace header is by its nature: macros that look like calls, a path and a file's name without quotes.
 TRACE_HEADER = "--ignore=OPEN_ENDED_LINE,PARENTHESIS_ALIGNMENT,SPACING"
 CHECKED = (".c", ".h", ".S", ".py", ".sh", ".rst", ".json")
 
 
-def checkpatch(report: Report, tree: PatchedTree, *options: str) -> None:
-    """A tree's own checkpatch on our files for it and on our patches to it."""
+def checkpatch(report: Report, tree: PatchedTree, *options: str, patches: Sequence[Path] = ()) -> None:
+    """A tree's own checkpatch on our files for it and on our patches to it, or on other PATCHES."""
     tool = tree.source.path / "scripts/checkpatch.pl"
-    files = [*(path for path in tree.changes.overlay if path.suffix in CHECKED), *tree.changes.patches]
+    files = patches or [*(path for path in tree.changes.overlay if path.suffix in CHECKED), *tree.changes.patches]
     errors = warnings = 0
     text = ""
     for path in files:
         kind = [] if path.suffix == ".patch" else ["-f"]
         if path.name.endswith("trace.h"):
             kind.append(TRACE_HEADER)
-        # By its path in the tree: some rules are for some folders.
-        status, said = run("perl", tool, f"--root={tree.source.path}", *options, *kind, tree.inside(path),
-                           cwd=tree.ours)
+        # By its path in the tree: some rules are for some folders. Where checkpatch meets srcID it leaves a file.
+        status, said = run("perl", tool, f"--root={tree.source.path}", *options, *kind,
+                           path if patches else tree.inside(path), cwd=BUILD if patches else tree.ours)
         total = re.search(r"^total: (\d+) errors?, (\d+) warnings?,(?: (\d+) checks,)? \d+ lines checked", said, re.M)
         if not total:
             raise LabError(f"checkpatch printed no total for {path} (status {status}):\n{said}")
