@@ -2,7 +2,7 @@
 #
 # The front door to the lab (python3 -m lab). Everything slow is kept in a cache outside the checkout.
 
-export LINUX_SRC QEMU_SRC HVPIPE_CACHE KERNEL CPU APPEND PERSONALITY SEED BASELINE DOCS
+export LINUX_SRC QEMU_SRC HVPIPE_CACHE KERNEL CPU APPEND PERSONALITY SEED BASELINE DOCS FIXES
 
 PREFIX ?= /usr/local
 PYTHON := /usr/bin/python3
@@ -15,8 +15,8 @@ CYCLES ?= 5
 SECONDS ?= 60
 RELEASE ?= bookworm
 
-.PHONY: help build run test quick test-kernels soak migrate fuzz bench shell check format install install-partition \
-	series patches fresh update clean packages
+.PHONY: help build run test quick test-kernels test-fixes soak migrate fuzz bench shell check format install \
+	install-partition series patches fresh update clean packages
 
 help:
 	@echo 'hvpipe: messages between an HMC and a partition through the hypervisor pipe'
@@ -29,6 +29,7 @@ help:
 	@echo '  make test-kernels  the tests on each kernel that people have: build/kernels.md'
 	@echo '                                                   (KERNELS=debian: only that; DOCS=1: into docs/)'
 	@echo '  make quick    build what changed, then the tests that take a minute: unit, KUnit, ABI, pipe'
+	@echo '  make test-fixes  each defect of the driver that Linux ships, without and with its fix  (FIXES=NAME,...: some)'
 	@echo '  make soak     long traffic with closes, kills and restarts, every message accounted for  (N=100000, SEED=)'
 	@echo '  make migrate  move the partition between two machines under traffic, every message accounted for'
 	@echo '                                                   (CYCLES=5: that many moves, SEED=)'
@@ -78,6 +79,10 @@ quick: build
 test-kernels: build
 	@$(LAB) build $(or $(KERNELS),vmlinux-4k vmlinux-newer-4k vmlinux-big-endian debian debian-64k)
 	@$(LAB) kernels $(KERNELS)
+
+test-fixes: build
+	@$(LAB) build vmlinux-debian vmlinux-debian-fixed
+	@$(LAB) fixes
 
 soak: build
 	@$(LAB) soak $(N)

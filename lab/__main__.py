@@ -20,6 +20,7 @@ COMMANDS = {
     "update": "forget the fetched sources",
     "patches": "bring commits of the work trees back to linux/ and qemu/",
     "series": "write the patch series for Linux and QEMU",
+    "fixes": "show each defect of the driver that Linux ships, and its fix",
     "check": "run every checker",
     "format": "format the C code of user space",
     "fuzz": "random input for every parser, random calls on the device",

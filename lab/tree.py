@@ -2,9 +2,10 @@
 """Work trees: the source of Linux or QEMU with our changes, in which it is compiled.
 
 linux/ and qemu/ hold our changes: patches to existing files in patches/, and new files (the overlay) at their paths in
-the tree. (linux/fixes is another series, for the driver of newer trees.) history() turns them into git commits, one for the overlay and one for each patch. The work tree, in the
-cache, is a git tree of these commits, in which a developer works (see patches.py). Only changed files are in git: to
-add all of a Linux tree takes minutes. A build never overwrites what a developer did there.
+the tree; linux/fixes is a series of its own, for newer trees. history() turns them into git commits, one for the
+overlay and one for each patch. The work tree, in the cache, is a git tree of these commits, in which a developer works
+(see patches.py). Only changed files are in git: to add all of a Linux tree takes minutes. A build never overwrites what
+a developer did there.
 """
 
 import re

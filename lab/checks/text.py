@@ -12,7 +12,7 @@ from ..paths import TOP
 WITHOUT_LICENCE = re.compile(r"LICENSES/|tests/fuzz/corpus/|.*\.(md|patch|args|json|abi)$|"
                              r"(.*/)?(\.gitignore|README|cover-letter\.txt)$")
 # Not misspelt, or on purpose: a macro of mdoc, what tests give a parser, the end of a pattern, a part of the kernel
-WORDS = "nd,recieve,spurios,stauts,ure,vas"
+WORDS = "nd,recieve,spurios,stauts,ure,vas,filp"
 
 
 def licences(report: Report, files: Iterable[Path]) -> None:
