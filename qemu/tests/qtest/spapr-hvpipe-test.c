@@ -1740,6 +1740,77 @@ static void test_close(void)
     partition_stop(p);
 }
 
+/* Wait for the end of a job, which must succeed. */
+static void end_job(Partition *p, const char *id)
+{
+    for (;;) {
+        QDict *event = qtest_qmp_eventwait_ref(p->qts, "JOB_STATUS_CHANGE");
+        QDict *data = qdict_get_qdict(event, "data");
+        bool over = !strcmp(qdict_get_str(data, "id"), id) &&
+                    !strcmp(qdict_get_str(data, "status"), "concluded");
+
+        qobject_unref(event);
+        if (over) {
+            break;
+        }
+    }
+    qtest_qmp_assert_success(p->qts, "{ 'execute': 'job-dismiss', "
+                             "'arguments': { 'id': %s } }", id);
+}
+
+static void snapshot(Partition *p, const char *command)
+{
+    qtest_qmp_assert_success(p->qts, "{ 'execute': %s, 'arguments': {"
+                             " 'job-id': 'snapshot', 'tag': 'one',"
+                             " 'vmstate': 'disk', 'devices': [ 'disk' ] } }",
+                             command);
+    end_job(p, "snapshot");
+}
+
+/* The machine is put back to an older state: what was said since is void. */
+static void test_close_replaced(void)
+{
+    const uint64_t session = 0x1234567800000000ull | HMC1;
+    Partition *p = partition_new();
+    g_autofree char *path = path_in(p, "disk");
+    g_autofree char *devices = g_strdup_printf(
+        PIPE SOURCE1 "-blockdev driver=file,node-name=file,filename=%s", path);
+    uint64_t epoch;
+    int fd;
+
+    g_assert(g_file_set_contents(path, "", 0, NULL));
+    partition_boot(p, "a", devices);
+    qtest_qmp_assert_success(p->qts, "{ 'execute': 'blockdev-create', "
+                             "'arguments': { 'job-id': 'create', 'options': {"
+                             " 'driver': 'qcow2', 'file': 'file',"
+                             " 'size': 1048576 } } }");
+    end_job(p, "create");
+    qtest_qmp_assert_success(p->qts, "{ 'execute': 'blockdev-add', "
+                             "'arguments': { 'driver': 'qcow2',"
+                             " 'node-name': 'disk', 'file': 'file' } }");
+    g_assert_cmpint(set_parameter(p, 1, 1), ==, 0);
+    epoch = get_number(p, "hvpipe", "epoch");
+    fd = hmc_start(p, "a-hmc1", HMC1);
+    hmc_message(fd, 1, "m1");
+    expect_event(p, HMC1, MESSAGE);
+    snapshot(p, "snapshot-save");
+    expect_text(p, HMC1, "m1");
+    hmc_expect_ack(fd, 1);
+
+    snapshot(p, "snapshot-load");
+    /* The machine was reset on the way. */
+    hmc_expect_state(fd, HMC1, false, 1);
+    hmc_expect_close(fd, HVPIPE_LINK_REPLACED, "connect again");
+    fd = hmc_resume(p, "a-hmc1", session, 0, 1);
+    hmc_expect_numbers(fd, 0, 1, 256);
+    expect_number(p, "hvpipe", "epoch", epoch);
+    expect_text(p, HMC1, "m1");
+    hmc_expect_ack(fd, 1);
+    expect_event(p, HMC1, LOST);
+    close(fd);
+    stop_quiet(p);
+}
+
 /* What a hello says of versions, and behind what we know of it */
 static void test_versions(void)
 {
@@ -2918,6 +2989,7 @@ int main(int argc, char *argv[])
     qtest_add_func("hvpipe/credit", test_credit);
     qtest_add_func("hvpipe/credit-untold", test_credit_untold);
     qtest_add_func("hvpipe/close", test_close);
+    qtest_add_func("hvpipe/close-replaced", test_close_replaced);
     qtest_add_func("hvpipe/versions", test_versions);
     qtest_add_func("hvpipe/epoch", test_epoch);
     qtest_add_func("hvpipe/reset", test_reset);
