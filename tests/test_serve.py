@@ -17,6 +17,8 @@ from lab.hmc import HVPIPE_HMC
 from lab.stream import LIMIT, Stream
 from link import ACK, CLOSE, HEADER, HV_STATE, MESSAGE, NACK, STATE, frame, read_frame
 
+SOON = 20       # seconds: a signal is answered within one, but not on a machine that is busy; without an answer it is 1000
+
 
 class Played:
     """The hypervisor's end of one source."""
@@ -205,7 +207,7 @@ def test_slow_command(serve):
     assert other.receive() == b"hello"
     began = time.monotonic()
     assert serve.end() == 0
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < SOON
     slow.expect_close()
 
 
@@ -306,7 +308,7 @@ def test_blocked_log(serve):
     began = time.monotonic()
     serve.process.terminate()
     assert serve.process.wait(LIMIT) == 0
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < SOON
     os.close(reader)
     os.close(writer)
 
