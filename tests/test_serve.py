@@ -17,7 +17,7 @@ from lab.hmc import HVPIPE_HMC
 from lab.stream import LIMIT, Stream
 from link import ACK, CLOSE, HEADER, HV_STATE, MESSAGE, NACK, STATE, frame, read_frame
 
-SOON = 20       # seconds: a signal is answered within one, but not on a machine that is busy; without an answer it is 1000
+SOON = 20   # seconds. A signal is answered within one, but not on a busy machine; without an answer it would be 1000
 
 
 class Played:
