@@ -41,6 +41,7 @@ static const char *const vasi_states[] = {
 struct SpaprVasi {
     uint64_t stream;            /* 0: there was no session yet */
     uint8_t state;              /* H_VASI_* */
+    bool arrived;               /* loaded, and not running since */
     target_ulong rets;          /* of the ibm,suspend-me under way, or 0 */
     Notifier suspend;
     Notifier wakeup;
@@ -195,12 +196,23 @@ static int vasi_moved(NotifierWithReturn *notifier, MigrationEvent *e,
     return 0;
 }
 
-/* At the target, or here when it could not leave */
+/*
+ * At the target, or here when it could not leave. From QEMU 9.0 on a partition
+ * that sleeps arrives asleep, but by PAPR it wakes up where it arrives.
+ */
 static void vasi_vm_change_state(void *opaque, bool running, RunState state)
 {
-    if (running) {
-        vasi_running(opaque);
+    SpaprVasi *s = opaque;
+
+    if (!running) {
+        return;
     }
+    if (state != RUN_STATE_SUSPENDED) {
+        vasi_running(s);
+    } else if (s->arrived && s->state == H_VASI_SUSPENDED) {
+        aio_bh_schedule_oneshot(qemu_get_aio_context(), vasi_wake, NULL);
+    }
+    s->arrived = false;
 }
 
 static int vasi_post_load(void *opaque, int version_id)
@@ -216,6 +228,7 @@ static int vasi_post_load(void *opaque, int version_id)
         s->state = H_VASI_INVALID;
         return -EINVAL;
     }
+    s->arrived = true;
     return 0;
 }
 

@@ -25,6 +25,7 @@
 #define ABORTED         9000
 #define NOT_SUSPENDABLE -9004
 
+#define ARGS            0x100000
 #define RETS            0x101000
 #define STREAM          0x123456789abcdef0ull
 
@@ -50,22 +51,40 @@ static int64_t hcall(QTestState *qts, uint64_t opcode, uint64_t stream,
     return status;
 }
 
-static int suspend_me(QTestState *qts)
+/* Of an RTAS call; that of ibm,suspend-me is read when it runs again. */
+static int rtas_status(QTestState *qts)
 {
     uint32_t ret;
 
-    qtest_rtas_call(qts, "ibm,suspend-me", 0, 0, 1, RETS);
     qtest_memread(qts, RETS, &ret, sizeof(ret));
     return be32_to_cpu(ret);
 }
 
-/* What the partition finds when it runs again */
-static int suspend_status(QTestState *qts)
+static int suspend_me(QTestState *qts)
 {
-    uint32_t ret;
+    qtest_rtas_call(qts, "ibm,suspend-me", 0, 0, 1, RETS);
+    return rtas_status(qts);
+}
 
-    qtest_memread(qts, RETS, &ret, sizeof(ret));
-    return be32_to_cpu(ret);
+static void start_cpu(QTestState *qts, uint32_t id)
+{
+    const uint32_t args[3] = { cpu_to_be32(id) };
+
+    qtest_memwrite(qts, ARGS, args, sizeof(args));
+    qtest_rtas_call(qts, "start-cpu", 3, ARGS, 1, RETS);
+    g_assert_cmpint(rtas_status(qts), ==, 0);
+}
+
+static bool cpu_is_stopped(QTestState *qts, uint32_t id)
+{
+    const uint32_t arg = cpu_to_be32(id);
+    uint32_t rets[2];
+
+    qtest_memwrite(qts, ARGS, &arg, sizeof(arg));
+    qtest_rtas_call(qts, "query-cpu-stopped-state", 1, ARGS, 2, RETS);
+    qtest_memread(qts, RETS, rets, sizeof(rets));
+    g_assert_cmpint(be32_to_cpu(rets[0]), ==, 0);
+    return rets[1] == 0;
 }
 
 static void set_stream(QTestState *qts, uint64_t stream)
@@ -156,7 +175,7 @@ static void test_none(void)
     expect_state(qts, "invalid");
     qtest_qmp_assert_success(qts, "{ 'execute': 'system_wakeup' }");
     qtest_qmp_eventwait(qts, "WAKEUP");
-    g_assert_cmpint(suspend_status(qts), ==, 0);
+    g_assert_cmpint(rtas_status(qts), ==, 0);
     qtest_quit(qts);
 }
 
@@ -176,7 +195,7 @@ static void test_in_place(void)
     qtest_qmp_assert_success(qts, "{ 'execute': 'system_wakeup' }");
     qtest_qmp_eventwait(qts, "WAKEUP");
     expect_poll(qts, 6);
-    g_assert_cmpint(suspend_status(qts), ==, 0);
+    g_assert_cmpint(rtas_status(qts), ==, 0);
     g_assert_cmpint(suspend_me(qts), ==, NOT_SUSPENDABLE);
     g_assert_cmpint(hcall(qts, H_VASI_SIGNAL, STREAM, CANCEL, NULL), ==,
                     H_PARAMETER);
@@ -210,7 +229,7 @@ static void test_abort(void)
     fall_asleep(qts);
     set_state(qts, "aborted");
     qtest_qmp_eventwait(qts, "WAKEUP");
-    g_assert_cmpint(suspend_status(qts), ==, ABORTED);
+    g_assert_cmpint(rtas_status(qts), ==, ABORTED);
     expect_poll(qts, 2);
     qtest_quit(qts);
 }
@@ -283,6 +302,31 @@ static void migrate(QTestState *qts, const char *uri)
     } while (g_strcmp0(status, "completed"));
 }
 
+static void wait_running(QTestState *qts)
+{
+    bool running;
+
+    do {
+        QDict *rsp = qtest_qmp(qts, "{ 'execute': 'query-status' }");
+
+        running = g_str_equal(qdict_get_str(qdict_get_qdict(rsp, "return"),
+                                            "status"), "running");
+        qobject_unref(rsp);
+        g_usleep(1000);
+    } while (!running);
+}
+
+static void wait_polled(QTestState *qts, uint64_t state)
+{
+    uint64_t got;
+
+    do {
+        g_assert_cmpint(hcall(qts, H_VASI_STATE, STREAM, 0, &got), ==,
+                        H_SUCCESS);
+        g_usleep(1000);
+    } while (got != state);
+}
+
 static void test_move(void)
 {
     QTestState *source = boot_asleep(), *target;
@@ -291,9 +335,10 @@ static void test_move(void)
 
     target = boot(args);
     migrate(source, uri);
-    qtest_qmp_eventwait(target, "RESUME");
-    g_assert_cmpint(suspend_status(target), ==, 0);
-    expect_poll(target, 6);
+    /* Wherever it arrives asleep it is woken up. */
+    wait_running(target);
+    wait_polled(target, 6);
+    g_assert_cmpint(rtas_status(target), ==, 0);
     expect_state(source, "suspended");
     expect_error(source, "vasi-state", "'aborted'", "does not sleep here");
     qtest_quit(source);
@@ -301,6 +346,23 @@ static void test_move(void)
     /* On to the next one */
     set_stream(target, STREAM + 1);
     expect_state(target, "enabled");
+    qtest_quit(target);
+}
+
+/* CPUs that were started still are, and those that were stopped, too. */
+static void test_cpus(void)
+{
+    g_autofree char *uri = g_strdup_printf("unix:%s/migration", dir);
+    g_autofree char *args = g_strdup_printf("-smp 3 -incoming %s", uri);
+    QTestState *source = boot("-smp 3"), *target = boot(args);
+
+    start_cpu(source, 1);
+    migrate(source, uri);
+    wait_running(target);
+    g_assert_false(cpu_is_stopped(target, 0));
+    g_assert_false(cpu_is_stopped(target, 1));
+    g_assert_true(cpu_is_stopped(target, 2));
+    qtest_quit(source);
     qtest_quit(target);
 }
 
@@ -322,7 +384,7 @@ static void test_cancel_move(void)
     expect_error(qts, "vasi-state", "'aborted'", "migrate_cancel wakes it up");
     qtest_qmp_assert_success(qts, "{ 'execute': 'migrate_cancel' }");
     qtest_qmp_eventwait(qts, "WAKEUP");
-    g_assert_cmpint(suspend_status(qts), ==, 0);
+    g_assert_cmpint(rtas_status(qts), ==, 0);
     expect_state(qts, "completed");
     qtest_quit(qts);
     close(deaf);
@@ -337,7 +399,7 @@ static void test_failed_move(void)
     qtest_qmp_assert_success(qts, "{ 'execute': 'migrate', 'arguments': "
                              "{ 'uri': 'exec:exit 1' } }");
     qtest_qmp_eventwait(qts, "WAKEUP");
-    g_assert_cmpint(suspend_status(qts), ==, 0);
+    g_assert_cmpint(rtas_status(qts), ==, 0);
     expect_state(qts, "completed");
     qtest_quit(qts);
 }
@@ -411,6 +473,7 @@ int main(int argc, char *argv[])
     qtest_add_func("vasi/cancel", test_cancel);
     qtest_add_func("vasi/errors", test_errors);
     qtest_add_func("vasi/move", test_move);
+    qtest_add_func("vasi/cpus", test_cpus);
     qtest_add_func("vasi/cancel-move", test_cancel_move);
     qtest_add_func("vasi/failed-move", test_failed_move);
     qtest_add_func("vasi/malformed", test_malformed);
