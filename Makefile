@@ -2,7 +2,7 @@
 #
 # The front door to the lab (python3 -m lab). Everything slow is kept in a cache outside the checkout.
 
-export LINUX_SRC QEMU_SRC HVPIPE_CACHE KERNEL CPU APPEND PERSONALITY SEED BASELINE DOCS FIXES
+export LINUX_SRC QEMU_SRC HVPIPE_CACHE KERNEL QEMU CPU APPEND PERSONALITY SEED BASELINE DOCS FIXES
 
 PREFIX ?= /usr/local
 PYTHON := /usr/bin/python3
@@ -14,6 +14,8 @@ N ?= 100000
 CYCLES ?= 5
 SECONDS ?= 60
 RELEASE ?= bookworm
+COMMA := ,
+QEMUS = $(addprefix qemu-,$(subst $(COMMA), ,$(QEMU)))
 
 .PHONY: help build run test quick test-kernels test-fixes soak migrate fuzz bench shell check format install \
 	install-partition series patches fresh update clean packages
@@ -25,7 +27,9 @@ help:
 	@echo '                                                   (KERNEL=debian: on the kernel that Debian has)'
 	@echo '  make test     every test                        (TESTS="tests/test_pipe.py -k burst": some;'
 	@echo '                                                   KERNEL=vmlinux-debug: on a kernel that finds bugs;'
-	@echo '                                                   PERSONALITY=empty-receive=-1: under other firmware)'
+	@echo '                                                   PERSONALITY=empty-receive=-1: under other firmware;'
+	@echo '                                                   QEMU=trixie: on the QEMU of that Debian release;'
+	@echo '                                                   QEMU=bookworm,trixie: boot on one, move to the other)'
 	@echo '  make test-kernels  the tests on each kernel that people have: build/kernels.md'
 	@echo '                                                   (KERNELS=debian: only that; DOCS=1: into docs/)'
 	@echo '  make quick    build what changed, then the tests that take a minute: unit, KUnit, ABI, pipe'
@@ -58,7 +62,7 @@ packages:
 	@packaging/install-packages
 
 build: packages
-	@$(LAB) build $(PARTS) $(KERNEL)
+	@$(LAB) build $(PARTS) $(KERNEL) $(QEMUS)
 
 BUILT := $(addprefix build/,vmlinux vmlinux-debug vmlinux-kcsan vmlinux-plain vmlinux-bench qemu-system-ppc64 \
 	initramfs.cpio.gz host partition)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from .errors import LabError
+from .hypervisor import BOOTED, machine_type
 from .paths import BUILD
 from .qmp import Qmp
 from .stream import LIMIT, Stream
@@ -55,22 +56,23 @@ def source_sockets(place: Path, sources) -> dict[str, Path]:
 
 def qemu_command(place: Path, name: str, lines: dict[str, str], sources=(), echo=(), hvpipe=True, kernel=KERNEL,
                  initramfs=INITRAMFS, append="", options=(), smp=1, memory="1G", capable=True,
-                 cpu=CPU, personality: str | None = None) -> list[str]:
+                 cpu=CPU, personality: str | None = None, qemu=BOOTED) -> list[str]:
     """The command that runs machine NAME, with its sockets for HMCs in PLACE.
 
     LINES are its character devices: console, agent, qmp and control, each with the chardev behind it. The last two are
     both QMP, for two clients. SOURCES have an HMC behind a socket, sources in ECHO answer by themselves; a source is
     "hmcN", or "hmcN,PROPERTY=VALUE..." to set device properties. A machine that is not CAPABLE hides its pipe from the
     partition but keeps the pipe's state for a partition that migrates. PERSONALITY is further properties of the pipe,
-    such as "strict=on": how its firmware reads what PAPR leaves open; by default what the KERNEL needs.
+    such as "strict=on": how its firmware reads what PAPR leaves open; by default what the KERNEL needs. QEMU is the
+    directory of the one to run.
     """
     if personality is None:
         personality = PERSONALITY or (LINUX_PERSONALITY if kernel in LINUX_DRIVER else "")
     if kernel in LINUX_DRIVER and "-icount" not in options:
         options = [*LINUX_OPTIONS, *options]
     command = [
-        BUILD / "qemu-system-ppc64", "-machine", "pseries,x-vof=on", "-accel", "tcg", "-nodefaults", "-nographic",
-        "-L", BUILD / "pc-bios", "-m", memory, "-smp", smp, "-no-reboot", "-name", name,
+        qemu / "qemu-system-ppc64", "-machine", f"{machine_type()},x-vof=on", "-accel", "tcg", "-nodefaults",
+        "-nographic", "-L", qemu / "pc-bios", "-m", memory, "-smp", smp, "-no-reboot", "-name", name,
         "-kernel", BUILD / kernel, "-initrd", initramfs,
         "-append", " ".join(filter(None, ("console=hvc0 rdinit=/init", append, APPEND))),
     ]

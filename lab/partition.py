@@ -13,6 +13,7 @@ from pathlib import Path
 from . import cpio
 from .agent import Agent, Command
 from .errors import LabError
+from .hypervisor import MOVED
 from .machine import INITRAMFS, Machine, source_sockets
 from .paths import BUILD, LOGS, TOP
 from .stream import LIMIT, ChainedStream, Stream
@@ -90,7 +91,7 @@ class Partition:
         if self._target:
             self._target.close()
         name = f"{self.name}-b" if self.machine.name == self.name else self.name
-        how = {**self._how, **changes}
+        how = {"qemu": MOVED, **self._how, **changes}
         how["options"] = [*how.get("options", ()), *options]
         self._target = Machine(self._directory, name, incoming=True, log=self.qemu_log, **how)
         return self._target

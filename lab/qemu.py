@@ -31,8 +31,11 @@ def configure_arguments(tree: Path) -> list[str]:
     return arguments
 
 
-def build_qemu() -> None:
-    """build/qemu-system-ppc64, build/pc-bios with vof.bin, build/qemu-tests; beside the first, qemu-plugin.h."""
+def build_qemu() -> Path:
+    """build/qemu-system-ppc64, build/pc-bios with vof.bin, build/qemu-tests; beside the first, qemu-plugin.h.
+
+    Returns the directory of all that.
+    """
     tree = PatchedTree("qemu")
 
     def key() -> str:
@@ -65,6 +68,7 @@ def build_qemu() -> None:
     link(place / "qemu-system-ppc64", "qemu-system-ppc64")
     link(place / "pc-bios", "pc-bios")
     link(place / "tests", "qemu-tests")
+    return place
 
 
 def build_vof(step: Step, code: Path, place: Path) -> None:

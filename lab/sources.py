@@ -47,7 +47,7 @@ class Source:
     version: str
 
 
-def _release() -> tuple[str, str]:
+def host_release() -> tuple[str, str]:
     """The host's distribution and the codename of its release; nothing where there is none."""
     lines = Path("/etc/os-release").read_text(encoding="utf-8").splitlines()
     release = dict(line.split("=", 1) for line in lines if "=" in line)
@@ -77,7 +77,7 @@ def _as_root(*command: str) -> tuple[str, ...]:
 
 def release_suites(step: Step) -> tuple[str, dict[str, str]]:
     """The host's release by its codename, and the addresses of its suites."""
-    distribution, codename = _release()
+    distribution, codename = host_release()
     if distribution != "debian" or not codename:
         raise LabError("sources: this host is not a Debian release (/etc/os-release has no ID=debian with a "
                        "VERSION_CODENAME); give the trees yourself: LINUX_SRC=DIRECTORY QEMU_SRC=DIRECTORY")
@@ -95,12 +95,12 @@ def release_suites(step: Step) -> tuple[str, dict[str, str]]:
 def _sources_list(step: Step) -> list[str]:
     """The lines of sources.list for the host's release."""
     # Small lists: few foreign packages are needed, and the kernel (for all architectures) comes with security updates.
-    _, suites = release_suites(step)
+    codename, suites = release_suites(step)
     native = output_of("dpkg", "--print-architecture").strip()
     signed = f" signed-by={KEYRING}" if KEYRING.exists() else ""
     lines = []
     for suite, address in sorted(suites.items()):
-        architecture = native if suite.endswith("-security") else "ppc64el"
+        architecture = "ppc64el" if suite == codename else native
         lines.append(f"deb [arch={architecture}{signed}] {address} {suite} main\n")
         lines.append(f"deb-src [{signed.strip()}] {address} {suite} main\n".replace(" []", ""))
     return lines
@@ -218,7 +218,7 @@ _UNPACK = {"linux": _unpack_linux, "qemu": _unpack_qemu, "busybox": _unpack_busy
 
 def _root() -> Path:
     """Where the sources of the host's release are: another release that shares this cache has others."""
-    return cache_dir() / "sources" / (_release()[1] or "unknown")
+    return cache_dir() / "sources" / (host_release()[1] or "unknown")
 
 
 def _place(name: str) -> Path | None:
@@ -318,7 +318,7 @@ def source(name: str) -> Source:
     own = os.environ.get(f"{name.upper()}_SRC")
     if own:
         tree = Path(own).absolute()
-        marker = "softmmu" if name == "qemu" else "Kbuild"
+        marker = "include/qemu/osdep.h" if name == "qemu" else "Kbuild"
         if not (tree / marker).exists():
             raise LabError(f"{name.upper()}_SRC={own}: no {name} source tree there ({marker} is missing)")
         return Source(tree, "own-" + _stat_hash(tree))

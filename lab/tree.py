@@ -150,8 +150,7 @@ class PatchedTree:
             commit("Build in what the bench needs")
         return base
 
-    @staticmethod
-    def _apply(step: Step, place: Path, patch: Path, environment: dict[str, str], sign: Sequence[str]) -> None:
+    def _apply(self, step: Step, place: Path, patch: Path, environment: dict[str, str], sign: Sequence[str]) -> None:
         """Commit PATCH, with a date that is always the same."""
         mail = re.sub(r"^Date: .*\n", "", patch.read_text(encoding="utf-8"), count=1, flags=re.M)
         mail = re.sub(r"^From: ", f"Date: {environment['GIT_AUTHOR_DATE']}\nFrom: ", mail, count=1, flags=re.M)
@@ -162,7 +161,8 @@ class PatchedTree:
                 step.run(["git", "-C", place, "am", "--quiet", *sign, file.name], doing=f"applying {patch.name}",
                          env=environment)
             except LabError as error:
-                raise LabError(f"{error}\n{shown(patch)} does not apply") from None
+                raise LabError(f"{error}\n{shown(patch)} does not apply to {self.source.path}; give a tree that it is "
+                               f"for: {self.name.upper()}_SRC=DIRECTORY") from None
 
     def prepare(self, step: Step) -> None:
         """Bring the work tree to our changes as they are now; a file whose content stays the same keeps its time."""

@@ -8,6 +8,7 @@ import pytest
 import reliability
 from faults import proven
 from lab import BUILD, KERNEL, SPLAT, Lab
+from lab.hypervisor import BOOTED, MOVED
 
 # Fast modules first; those that boot partitions of their own last.
 ORDER = ("test_build", "test_bench", "test_install", "test_kernels", "test_unit", "test_link", "test_serve",
@@ -19,7 +20,7 @@ ORDER = ("test_build", "test_bench", "test_install", "test_kernels", "test_unit"
 
 def pytest_addoption(parser):
     """Add the option of test_cost.py."""
-    parser.addoption("--write-cost", action="store_true", help="write new numbers into test_cost.py")
+    parser.addoption("--write-cost", action="store_true", help="write new numbers into costs.json")
 
 
 def pytest_collection_modifyitems(items):
@@ -32,8 +33,8 @@ def pytest_collection_modifyitems(items):
 
 def pytest_report_header():
     """Show what is tested."""
-    return [f"hvpipe {reliability.commit()}"] + [f"{name}: {(BUILD / name).resolve()}" for name in
-                                                 (KERNEL, "qemu-system-ppc64")]
+    return [f"hvpipe {reliability.commit()}", f"{KERNEL}: {(BUILD / KERNEL).resolve()}",
+            *(f"QEMU: {place}" for place in sorted({BOOTED, MOVED}))]
 
 
 def pytest_configure(config):

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The build: keys that change with what they name, work trees that change only where they must, exported commits."""
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from lab import cache, cpio, kernel, patches, series, sources, step, tree
+from lab import build, cache, cpio, kernel, patches, releases, series, sources, step, tree
 from lab.checks import Report, text, trees
 from lab.errors import LabError
 from lab.git import git, git_environment
@@ -170,9 +171,9 @@ def test_uncommitted_work_is_kept(world, name):
     """A build does not touch an edited file, be it in git or not, and says what to do; nor does `make patches`."""
     work = world.prepare()
     put(work.path, {name: "work\n"})
-    for build in (world.prepare, world.refresh):
+    for doing in (world.prepare, world.refresh):
         with pytest.raises(LabError, match=rf"(?s)not committed.*{name}.*git commit"):
-            build()
+            doing()
         assert (work.path / name).read_text() == "work\n"
 
 
@@ -371,6 +372,62 @@ def test_wrong_source_tree(world, monkeypatch):
     monkeypatch.setenv("LINUX_SRC", str(world.top))
     with pytest.raises(LabError, match=f"LINUX_SRC={world.top}"):
         sources.source("linux")
+
+
+def test_patches_come_first(world, monkeypatch):
+    """A patch that does not fit, to whichever tree, is named before anything is built."""
+    built = []
+    monkeypatch.setitem(build.TARGETS, "host", lambda: built.append("host"))
+    monkeypatch.setitem(build.TARGETS, "vmlinux", lambda: built.append("vmlinux"))
+    command = argparse.Namespace(targets=["host", "vmlinux"])
+    build.main(command)
+    assert built == ["host", "vmlinux"]
+    (world.pristine / "old.c").write_text("something else\n")
+    monkeypatch.setattr(sources, "_stat_hash", lambda tree: "2")
+    with pytest.raises(LabError, match="change-the-old-one.patch does not apply to .*LINUX_SRC=DIRECTORY"):
+        build.main(command)
+    assert built == ["host", "vmlinux"]
+
+
+def test_patches_for_release(tmp_path):
+    """A QEMU of a release that we have patches for gets these and the common ones; any other is refused by name."""
+    put(tmp_path, {"qemu/patches/0001-a.patch": "", "qemu/patches/7.2/0002-b.patch": "",
+                   "qemu/patches/10.0/0002-c.patch": "", "source/VERSION": "10.0.13\n"})
+    found = tree.patches_for(tmp_path / "qemu", tmp_path / "source")
+    assert [path.name for path in found] == ["0001-a.patch", "0002-c.patch"]
+    put(tmp_path, {"source/VERSION": "9.2.1\n"})
+    with pytest.raises(LabError, match=r"version 9\.2\.1, .* for 10\.0, 7\.2; .*QEMU_SRC=DIRECTORY"):
+        tree.patches_for(tmp_path / "qemu", tmp_path / "source")
+
+
+@pytest.mark.parametrize("system,trees,status", [
+    ("ID=debian\nVERSION_ID=\"13\"", "", 0), ("ID=debian\nVERSION_ID=\"12\"", "", 0),
+    ("ID=debian", "", 1), ("ID=fedora\nVERSION_ID=44", "", 1), ("ID=ubuntu\nVERSION_ID=24.04", "LINUX_SRC=a", 1),
+    ("ID=ubuntu\nVERSION_ID=24.04", "LINUX_SRC=a QEMU_SRC=b", 0)],
+                         ids=["13", "12", "sid", "fedora", "ubuntu", "ubuntu-with-trees"])
+def test_other_hosts(tmp_path, system, trees, status):
+    """A host that has neither our packages nor our sources is told at once what would do."""
+    (tmp_path / "os-release").write_text(system + "\n")
+    done = subprocess.run(f"OS_RELEASE={tmp_path}/os-release {trees} packaging/install-packages", shell=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, cwd=TOP)
+    assert done.returncode == status, done.stdout
+    assert status == 0 or all(word in done.stdout for word in ("Debian 12 or 13", "LINUX_SRC=", "QEMU_SRC="))
+
+
+def test_wrappers(tmp_path, monkeypatch):
+    """QEMU of another release runs by that release's loader, with its libraries."""
+    root, result = tmp_path / "root", tmp_path / "result"
+    put(root, {"lib64/ld.so": '#!/bin/sh\necho "$@"\n'})
+    (root / "lib64/ld.so").chmod(0o755)
+    put(result, {"qemu-system-ppc64": "", "tests/a-test": "", "pc-bios/vof.bin": "vof"})
+    monkeypatch.setattr(cache, "BUILD", tmp_path)
+    releases.write_wrappers(root, result, "\tlinux-vdso.so.1 (0x1)\n\tlibb.so => /usr/lib/libb.so (0x2)\n"
+                            "\tliba.so => /lib/liba.so (0x2)\n\t/lib64/ld.so (0x3)\n", tmp_path / "qemu-sarge")
+    for name in ("qemu-system-ppc64", "tests/a-test"):
+        said = subprocess.run([tmp_path / "qemu-sarge" / name, "-x", "a b"], stdout=subprocess.PIPE, text=True,
+                              check=True)
+        assert said.stdout == f"--library-path {root}/lib:{root}/usr/lib {result / name} -x a b\n"
+    assert (tmp_path / "qemu-sarge/pc-bios/vof.bin").read_text() == "vof"
 
 
 def test_failed_command(world):

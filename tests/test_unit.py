@@ -7,10 +7,11 @@ import subprocess
 
 import pytest
 
+from lab.hypervisor import BOOTED
 from lab.paths import BUILD
 
 HOST = BUILD / "host"
-QEMU_TESTS = sorted((BUILD / "qemu-tests").glob("*-test"))
+QEMU_TESTS = sorted((BOOTED / "tests").glob("*-test"))
 
 
 def meson_tests():
@@ -21,7 +22,7 @@ def meson_tests():
 
 def qtests():
     """All (program, test) of the device's tests."""
-    environment = {**os.environ, "QTEST_QEMU_BINARY": str(BUILD / "qemu-system-ppc64")}
+    environment = {**os.environ, "QTEST_QEMU_BINARY": str(BOOTED / "qemu-system-ppc64")}
     for program in QEMU_TESTS:
         listed = subprocess.run([program, "-l"], check=True, stdout=subprocess.PIPE, text=True, env=environment)
         yield from ((program, line) for line in listed.stdout.splitlines() if line.startswith("/"))
@@ -49,5 +50,5 @@ def test_device_has_tests():
 @pytest.mark.parametrize("program,name", qtests(), ids=lambda value: getattr(value, "name", value))
 def test_device(program, name):
     """A test of the hypervisor's device, without a guest, passes."""
-    said = run([program, "--tap", "-p", name], QTEST_QEMU_BINARY=str(BUILD / "qemu-system-ppc64"))
+    said = run([program, "--tap", "-p", name], QTEST_QEMU_BINARY=str(BOOTED / "qemu-system-ppc64"))
     assert f" {name}" in said and "# SKIP" not in said, said
