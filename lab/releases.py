@@ -40,8 +40,9 @@ def build_qemu_of(release: str) -> None:
         words = in_root(root, TOP, command, binds, HVPIPE_CACHE=cache_dir())
         if subprocess.run(words, stdin=subprocess.DEVNULL, check=False).returncode:
             raise LabError(f"qemu-{release}: the build in {root} failed; its logs are in {build / 'logs'}")
-        libraries = output_of(*in_root(root, TOP, ["ldd", build.resolve() / "qemu-system-ppc64"], binds))
-    write_wrappers(root, (build / "qemu-system-ppc64").resolve().parent, libraries, BUILD / f"qemu-{release}")
+        result = (build / "qemu-system-ppc64").resolve().parent
+        libraries = output_of(*in_root(root, TOP, ["ldd", result / "qemu-system-ppc64"], binds))
+    write_wrappers(root, result, libraries, BUILD / f"qemu-{release}")
 
 
 def write_wrappers(root: Path, result: Path, libraries: str, place: Path) -> None:
