@@ -76,6 +76,47 @@ HVPIPE_API int hvpipe_parse_source(const char *text, uint32_t *source);
  */
 HVPIPE_API struct hvpipe *hvpipe_open(uint32_t source);
 
+/* What a connection to hvpiped is for: the rights that it needs there, and directions of hvpipe_observe(). */
+#define HVPIPE_RECEIVE 1
+#define HVPIPE_SEND    2
+#define HVPIPE_OBSERVE 4
+
+/**
+ * hvpipe_connect() - Open the pipe to a source through the daemon hvpiped(8).
+ * @source: as for hvpipe_open().
+ * @rights: HVPIPE_RECEIVE, HVPIPE_SEND, both, HVPIPE_OBSERVE, or HVPIPE_OBSERVE | HVPIPE_SEND. A source has one
+ *receiver at a time, and any number of senders and observers.
+ *
+ * The daemon keeps messages while no program receives. All calls work on the handle, with these differences:
+ * - Of hvpipe_get_fd()'s descriptor, only POLLIN has a meaning.
+ * - hvpipe_recv() says to the daemon that the message it returns was taken. It never fails with ENXIO or EIO.
+ * - hvpipe_send() also fails with EBUSY: the message was not sent, as others' took all the time that the daemon allows;
+ *   EDQUOT: not sent, too many of this connection's messages wait already; ETIMEDOUT: in doubt.
+ * - Calls without their right fail with EBADF.
+ * - ENOTCONN means that the daemon ended; a message that was being sent is in doubt. Close, and connect again.
+ * - hvpipe_close() drops nothing: the daemon keeps what was not returned.
+ *
+ * The environment variable HVPIPE_SOCKET names another socket than /run/hvpipe/socket.
+ *
+ * Return: a handle for hvpipe_close(), or NULL with errno
+ *	ECONNREFUSED	no daemon answers
+ *	EACCES		the daemon's rules, or the socket's mode, do not allow this user to do that
+ *	EALREADY	the source has a receiver
+ *	ENODEV		the daemon does not serve this source
+ *	EUSERS		the daemon serves as many connections as it can, or as one user may have
+ *	EINVAL		@rights; EPROTO, ENOTCONN, EMFILE, ENFILE, ENOMEM
+ */
+HVPIPE_API struct hvpipe *hvpipe_connect(uint32_t source, int rights);
+
+/**
+ * hvpipe_adopt() - Make a handle of a file descriptor that another process got from hvpipe_open() and passed on.
+ *
+ * The descriptor belongs to the handle from now on.
+ *
+ * Return: a handle for hvpipe_close(), or NULL with errno ENOMEM.
+ */
+HVPIPE_API struct hvpipe *hvpipe_adopt(int fd);
+
 /**
  * hvpipe_get_fd() - The file descriptor behind the handle, to wait for messages with poll(2).
  *
@@ -143,6 +184,29 @@ HVPIPE_API ssize_t hvpipe_send(struct hvpipe *pipe, const void *data, size_t len
  */
 HVPIPE_API ssize_t hvpipe_recv(struct hvpipe *pipe, void *data, size_t size, int timeout_ms);
 
+/* What an observer saw. */
+struct hvpipe_observed {
+	uint32_t source;
+	int direction;	   /* HVPIPE_RECEIVE: from the source; HVPIPE_SEND: to it */
+	int error;	   /* HVPIPE_SEND: 0, or the errno of the send; HVPIPE_RECEIVE: 0, or ECONNRESET for a loss */
+	uint32_t missed;   /* how much was not shown before this, as the observer did not keep up */
+	size_t len;	   /* of the message in bytes; 0 with ECONNRESET */
+	uint64_t reserved; /* 0 */
+};
+
+/**
+ * hvpipe_observe() - Wait for the next message that passes, in either direction.
+ * @pipe: of hvpipe_connect() with HVPIPE_OBSERVE.
+ * @data: buffer for the message. What does not fit is cut off.
+ * @timeout_ms: as for hvpipe_recv().
+ *
+ * Observing takes nothing from the receiver.
+ *
+ * Return: the message's length in bytes, or -1 with errno ETIMEDOUT, ENOTCONN, EPROTO or EBADF.
+ */
+HVPIPE_API ssize_t hvpipe_observe(struct hvpipe *pipe, struct hvpipe_observed *observed, void *data, size_t size,
+				  int timeout_ms);
+
 /**
  * hvpipe_wait_enabled() - Wait until the pipe can be used: after ENXIO, until the partition's move is over.
  * @timeout_ms: how long, as for hvpipe_recv().
@@ -209,6 +273,18 @@ struct hvpipe_holder {
  * Return: the last result of @visit, 0 if it was never called; or -1 with errno when /proc cannot be read.
  */
 HVPIPE_API int hvpipe_each_holder(int (*visit)(const struct hvpipe_holder *holder, void *data), void *data);
+
+/**
+ * hvpipe_each_daemon_line() - Visit the lines of hvpiped's status.
+ * @visit: called for each line; a result other than 0 ends that.
+ * @data: passed to @visit.
+ *
+ * A line is a word, "daemon", "source" or "client", and "NAME=VALUE" for each counter; see hvpiped(8). Later versions
+ * may add lines and names.
+ *
+ * Return: the last result of @visit, 0 if it was never called; or -1 with errno ECONNREFUSED, EACCES, ENOTCONN, EPROTO.
+ */
+HVPIPE_API int hvpipe_each_daemon_line(int (*visit)(const char *line, void *data), void *data);
 
 #ifdef __cplusplus
 }

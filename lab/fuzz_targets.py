@@ -28,6 +28,7 @@ LIBRARY_FLAGS = ["-Ilib", "-Iinclude", "-Ilinux/arch/powerpc/include/uapi", "-Il
 
 # What each target is compiled with besides its own file
 TARGETS = {
+    "daemon-protocol": LIBRARY_FLAGS,
     "device": QEMU_FLAGS,
     "driver-event": ["-IHEADERS/linux", "-fno-sanitize=alignment"],
     "fault-grammar": QEMU_FLAGS,
@@ -35,7 +36,7 @@ TARGETS = {
     "file-message": ["tools/common/file-message.c", "-Itools/common"],
     "hmc-link": [*(f"tools/hmc/{name}.c" for name in ("address", "dial", "fault", "link", "loop", "session", "state",
                                                       "store", "stream")), *HMC_FLAGS],
-    "library": LIBRARY_FLAGS,
+    "library": ["lib/connect.c", "lib/protocol.c", *LIBRARY_FLAGS],
 }
 
 

@@ -22,7 +22,10 @@ LINUX_PACKAGE = "linux-source-6.12"
 QEMU_PACKAGE = "qemu"
 BUSYBOX_PACKAGE = "busybox-static:ppc64el"
 # What is linked statically into the partition's programs; the directory's name changes with the list
-LIBRARY_PACKAGES = ("libjson-c-dev:ppc64el", "libmd-dev:ppc64el")
+LIBRARY_PACKAGES = ("libglib2.0-dev:ppc64el", "libjson-c-dev:ppc64el", "libmd-dev:ppc64el", "libpcre2-dev:ppc64el",
+                    "libsqlite3-dev:ppc64el", "zlib1g-dev:ppc64el")
+# Parts of those that have a package of their own in some releases
+LIBRARY_PARTS = ("libgio-2.0-dev:ppc64el",)
 LIBRARIES = "libraries-" + hashlib.sha256(" ".join(LIBRARY_PACKAGES).encode()).hexdigest()[:8]
 # The newest kernels that Debian has, whichever release the host has: "newer" is the source of one, "debian" the binary
 # ones for Power. These suites move; the first that can be had is taken.
@@ -205,7 +208,8 @@ def _unpack_busybox(step: Step, apt: Iterable[str], work: Path, place: Path) -> 
 
 
 def _unpack_libraries(step: Step, apt: Iterable[str], work: Path, place: Path) -> str:
-    apt_get(step, (*apt, "download", *LIBRARY_PACKAGES), doing="downloading the partition's libraries", cwd=work)
+    parts = [part for part in LIBRARY_PARTS if output_of("apt-cache", *apt, "pkgnames", part.split(":")[0]).strip()]
+    apt_get(step, (*apt, "download", *LIBRARY_PACKAGES, *parts), doing="downloading the partition's libraries", cwd=work)
     packages = sorted(work.glob("*.deb"))
     for package in packages:
         step.run(("dpkg-deb", "-x", package, place))

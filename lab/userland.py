@@ -39,7 +39,7 @@ def build_with_meson(name: str, what: str, versions: list[str], *options: object
 def build_host() -> None:
     """build/host: library and tools for this machine, with their unit tests."""
     versions = toolchain(("gcc",), ("libcmocka-dev", "libglib2.0-dev", "libjson-c-dev", "libmd-dev", "libreadline-dev",
-                                    "libsqlite3-dev", "meson"))
+                                    "libsqlite3-dev", "libsystemd-dev", "meson"))
     with locked("userland"):
         build_with_meson("host", "building user space for the host", versions, "-Dtests=enabled", "-Dwerror=true")
 

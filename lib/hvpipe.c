@@ -52,11 +52,20 @@ fail:
 	return NULL;
 }
 
+struct hvpipe *hvpipe_adopt(int fd)
+{
+	struct hvpipe *pipe = calloc(1, sizeof(*pipe));
+
+	if (pipe)
+		pipe->fd = fd;
+	return pipe;
+}
+
 int hvpipe_get_fd(const struct hvpipe *pipe)
 {
 	assert(pipe);
 
-	return pipe->fd;
+	return pipe->connected && pipe->fd < 0 ? pipe->send_fd : pipe->fd;
 }
 
 size_t hvpipe_pending(const struct hvpipe *pipe)
@@ -98,6 +107,8 @@ ssize_t hvpipe_send(struct hvpipe *pipe, const void *data, size_t len)
 		return fail_with(EINVAL);
 	if (len > HVPIPE_MAX_PAYLOAD)
 		return fail_with(EMSGSIZE);
+	if (pipe->connected)
+		return hvpipe_connected_send(pipe, data, len);
 
 	memcpy(pipe->out.payload, data, len);
 	if (write(pipe->fd, &pipe->out, HDR_LEN + len) < 0) {
@@ -108,10 +119,17 @@ ssize_t hvpipe_send(struct hvpipe *pipe, const void *data, size_t len)
 	return len;
 }
 
-/* Fill the handle's buffer: returns 0 with a message, or with none (pending is 0) if there is none now; or -1. */
-static int fill(struct hvpipe *pipe)
+/*
+ * Fill the handle's buffer: returns 0 with a message, or with none (pending is 0) if there is none now; or -1. A wait
+ * without end needs no poll() on a socket; the driver's read() never waits.
+ */
+static int fill(struct hvpipe *pipe, bool wait)
 {
-	ssize_t n = read(pipe->fd, &pipe->in, PORTABLE_READ);
+	ssize_t n;
+
+	if (pipe->connected)
+		return hvpipe_connected_fill(pipe, wait);
+	n = read(pipe->fd, &pipe->in, PORTABLE_READ);
 
 	/* Only a driver that takes a larger buffer says that this one is too small, and it keeps the message. */
 	if (n < 0 && errno == EMSGSIZE)
@@ -146,9 +164,9 @@ static int64_t deadline_after(int timeout_ms)
 }
 
 /* Wait for events until the deadline. Returns those that came, 0 at the deadline, or -1. */
-static int wait_for(const struct hvpipe *pipe, short events, int64_t deadline)
+static int wait_for(int fd, short events, int64_t deadline)
 {
-	struct pollfd pfd = { .fd = pipe->fd, .events = events };
+	struct pollfd pfd = { .fd = fd, .events = events };
 
 	for (;;) {
 		int64_t left_ns = deadline < 0 ? 0 : deadline - now_ns();
@@ -164,6 +182,11 @@ static int wait_for(const struct hvpipe *pipe, short events, int64_t deadline)
 	}
 }
 
+int hvpipe_wait_fd(int fd, short events, int timeout_ms)
+{
+	return wait_for(fd, events, deadline_after(timeout_ms));
+}
+
 ssize_t hvpipe_recv(struct hvpipe *pipe, void *data, size_t size, int timeout_ms)
 {
 	bool waited = false;
@@ -176,7 +199,7 @@ ssize_t hvpipe_recv(struct hvpipe *pipe, void *data, size_t size, int timeout_ms
 
 	/* poll() may announce a message that another process with the same handle takes: hence the loop. */
 	while (!pipe->pending) {
-		if (fill(pipe))
+		if (fill(pipe, timeout_ms < 0))
 			return -1;
 		if (pipe->pending)
 			break;
@@ -186,7 +209,7 @@ ssize_t hvpipe_recv(struct hvpipe *pipe, void *data, size_t size, int timeout_ms
 		else if (events & POLLENDED)
 			return fail_with(ENOTCONN);
 		waited = true;
-		events = wait_for(pipe, POLLIN | POLLRDHUP, deadline);
+		events = wait_for(pipe->fd, pipe->connected ? POLLIN : POLLIN | POLLRDHUP, deadline);
 		if (events < 0)
 			return -1;
 		if (!events)
@@ -198,8 +221,10 @@ ssize_t hvpipe_recv(struct hvpipe *pipe, void *data, size_t size, int timeout_ms
 	len = pipe->pending;
 	if (len > size)
 		return fail_with(EMSGSIZE);
-	memcpy(data, pipe->in.payload, len);
+	memcpy(data, pipe->connected ? pipe->packet.data : pipe->in.payload, len);
 	pipe->pending = 0;
+	if (pipe->connected)
+		hvpipe_connected_taken(pipe);
 	return len;
 }
 
@@ -209,8 +234,11 @@ int hvpipe_wait_enabled(struct hvpipe *pipe, int timeout_ms)
 
 	assert(pipe);
 
+	if (pipe->connected)
+		return hvpipe_connected_wait_enabled(pipe, timeout_ms);
+
 	for (;;) {
-		int events = wait_for(pipe, POLLRDHUP, 0);
+		int events = wait_for(pipe->fd, POLLRDHUP, 0);
 		int64_t look;
 
 		if (events < 0)
@@ -225,7 +253,7 @@ int hvpipe_wait_enabled(struct hvpipe *pipe, int timeout_ms)
 			return fail_with(ETIMEDOUT);
 		look += LOOK_NS;
 		/* POLLOUT ends this at once where the driver knows it. */
-		if (wait_for(pipe, POLLOUT, deadline >= 0 && deadline < look ? deadline : look) < 0)
+		if (wait_for(pipe->fd, POLLOUT, deadline >= 0 && deadline < look ? deadline : look) < 0)
 			return -1;
 	}
 }
@@ -234,6 +262,9 @@ void hvpipe_close(struct hvpipe *pipe)
 {
 	if (!pipe)
 		return;
-	close(pipe->fd);
+	if (pipe->fd >= 0)
+		close(pipe->fd);
+	if (pipe->connected && pipe->send_fd >= 0)
+		close(pipe->send_fd);
 	free(pipe);
 }

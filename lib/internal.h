@@ -3,28 +3,47 @@
 #ifndef HVPIPE_INTERNAL_H
 #define HVPIPE_INTERNAL_H
 
+#include <stdbool.h>
 #include <stdio.h>
 
 #include <asm/papr-hvpipe.h>
 
 #include "hvpipe.h"
+#include "protocol.h"
 
 /*
  * The driver that Linux ships needs header and payload in one buffer. It takes a buffer of at most 4096 bytes to read
  * into, and loses what a shorter one has no room for.
  */
 struct hvpipe {
-	struct {
-		struct papr_hvpipe_hdr hdr;
-		unsigned char payload[HVPIPE_MAX_RECEIVE];
-	} in;
+	union {
+		struct {
+			struct papr_hvpipe_hdr hdr;
+			unsigned char payload[HVPIPE_MAX_RECEIVE];
+		} in;
+		struct hvpipe_packet packet; /* of a connected handle */
+	};
 	struct {
 		struct papr_hvpipe_hdr hdr; /* zeros */
 		unsigned char payload[HVPIPE_MAX_PAYLOAD];
 	} out;
-	size_t pending; /* bytes of the message that is kept in @in, 0 if there is none */
+	size_t pending; /* bytes of the message that is kept in @in or @packet, 0 if there is none */
 	int fd;
+	int connected;	 /* rights at hvpiped, 0 for a handle of the device */
+	int send_fd;	 /* of a connected handle: the connection that sends, or -1 */
+	uint32_t number; /* of the last request on @send_fd */
 };
+
+#define HVPIPE_SOCKET_PATH "/run/hvpipe/socket"
+
+/* The calls of a connected handle (connect.c). */
+ssize_t hvpipe_connected_send(struct hvpipe *pipe, const void *data, size_t len);
+int hvpipe_connected_fill(struct hvpipe *pipe, bool wait);
+void hvpipe_connected_taken(struct hvpipe *pipe);
+int hvpipe_connected_wait_enabled(struct hvpipe *pipe, int timeout_ms);
+
+/* Wait for events of @fd. Returns those that came, 0 after the timeout, or -1. */
+int hvpipe_wait_fd(int fd, short events, int timeout_ms);
 
 #define HVPIPE_DEVICE "/dev/papr-hvpipe"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
  * A program that waits in its own poll(2) loop: it sends what comes on standard input to hmc1, and prints the
- * messages that come from there.
+ * messages that come from there. It does so through hvpiped, or on the device where hvpiped does not answer.
  */
 #include <err.h>
 #include <errno.h>
@@ -33,9 +33,11 @@ static void receive(struct hvpipe *pipe)
 
 int main(void)
 {
-	struct hvpipe *pipe = hvpipe_open(HVPIPE_SOURCE_HMC(1));
+	struct hvpipe *pipe = hvpipe_connect(HVPIPE_SOURCE_HMC(1), HVPIPE_RECEIVE | HVPIPE_SEND);
 	char input[HVPIPE_PORTABLE_PAYLOAD];
 
+	if (!pipe && errno == ECONNREFUSED)
+		pipe = hvpipe_open(HVPIPE_SOURCE_HMC(1));
 	if (!pipe)
 		err(1, "hmc1");
 	for (;;) {
