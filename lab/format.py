@@ -6,7 +6,7 @@ import argparse
 from .paths import TOP
 from .step import output_of
 
-FOLDERS = ("tools", "lib", "include", "guest", "bench", "tests/fuzz")
+FOLDERS = ("daemon", "tools", "lib", "include", "guest", "bench", "tests/fuzz")
 
 
 def user_space_code() -> list[str]:

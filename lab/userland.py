@@ -90,7 +90,7 @@ def program_rules(kernel: Path) -> str:
              f"rule compile\n  command = {compile_one} $more -o $out $in $libraries\n  depfile = $out.d\n  deps = gcc\n"
              f"  description = $out\n"
              f"rule strip\n  command = {strip}\n  description = $out\n"
-             f"build hvpipe: strip tools/hvpipe/hvpipe\n"]
+             f"build hvpipe: strip tools/hvpipe/hvpipe\nbuild hvpiped: strip daemon/hvpiped\n"]
     for place, more, libraries, programs in (
             ("guest", "", "", GUEST.glob("*.c")),
             ("bench", f"-I {TOP / 'include'}", library, (TOP / "bench" / name for name in ("bench.c", "peers.c"))),

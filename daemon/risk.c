@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* hvpiped: the sources whose message is at risk. */
+#include "risk.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "config.h"
+
+static struct risk none[CONFIG_SOURCES_MAX];
+static struct risk *risks = none;
+
+void risk_open(const char *socket)
+{
+	g_autofree char *directory = g_path_get_dirname(socket);
+	g_autofree char *path = g_build_filename(directory, "at-risk", NULL);
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	void *map = MAP_FAILED;
+
+	if (fd >= 0 && !ftruncate(fd, sizeof(none)))
+		map = mmap(NULL, sizeof(none), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (map == MAP_FAILED)
+		g_warning("%s: %s: messages in doubt after a kill will not be counted", path, strerror(errno));
+	else
+		risks = map;
+	if (fd >= 0)
+		close(fd);
+}
+
+struct risk *risk_find(uint32_t source)
+{
+	for (struct risk *risk = risks; risk < risks + CONFIG_SOURCES_MAX; risk++) {
+		if (risk->source && risk->source != source)
+			continue;
+		risk->source = source;
+		if (risk->pending)
+			risk->nr_in_doubt++;
+		risk->pending = 0;
+		return risk;
+	}
+	return NULL;
+}
