@@ -39,9 +39,10 @@ def check_unit(partition: Partition) -> Rows:
     return rows
 
 
-def counting(lab: Lab, name: str, kernel: str | Path, options=(), append="") -> tuple[Partition, Rows]:
+def counting(lab: Lab, name: str, kernel: str | Path, options=(), append="",
+             programs=()) -> tuple[Partition, Rows]:
     """Boot such a partition with KERNEL, and APPEND on its command line; returns it, and what check_unit() does."""
     partition = lab.partition(name=name, kernel=kernel, append=f"kunit.enable=0 {append}".strip(), echo=ECHO,
-                              personality=PERSONALITY, programs=["bench/bench"],
+                              personality=PERSONALITY, programs=["bench/bench", *programs],
                               options=["-icount", "shift=0", *options])
     return partition, check_unit(partition)

@@ -20,6 +20,7 @@ struct options {
 	bool file;
 	bool reply;
 	bool json;
+	bool direct; /* the device, also where hvpiped answers */
 	const char *dir;
 	const char *exec;
 	const char *on_failure; /* reply when the command fails; NULL: none */
@@ -40,6 +41,8 @@ int run_recv(void);
 int run_listen(void);
 int run_status(void);
 int run_doctor(void);
+int run_ping(void);
+int run_monitor(void);
 
 /*
  * The source that the options name (endpoint.c).
@@ -51,8 +54,11 @@ void endpoint_catch_stop(void);
 /* From now on receive only while somebody reads standard output. */
 void endpoint_watch_reader(void);
 
-/* Exits when it cannot be opened. */
-struct hvpipe *endpoint_open(void);
+/*
+ * Open the source through hvpiped, or the device where hvpiped does not answer or does not serve this source. Exits
+ * when it cannot be opened. @rights: HVPIPE_RECEIVE and so on.
+ */
+struct hvpipe *endpoint_open(int rights);
 
 /**
  * endpoint_send() - Send one message.

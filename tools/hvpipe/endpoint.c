@@ -38,6 +38,9 @@
 static int stop_fd = -1;
 static bool reader_watched;
 
+/* The handle goes through hvpiped: its descriptor says nothing of the state of the pipe. */
+static bool through_daemon;
+
 /* Was anything heard of the source: a message, that it took one, or that the connection was lost? */
 static bool source_seen;
 
@@ -119,7 +122,8 @@ static enum wait_result wait_enabled(struct hvpipe *pipe, short events, int64_t 
 	for (;;) {
 		int64_t look = now_ms() + LOOK_MS;
 		bool last = deadline >= 0 && deadline <= look;
-		enum wait_result result = wait_fd(hvpipe_get_fd(pipe), events | POLLOUT, last ? deadline : look);
+		enum wait_result result =
+			wait_fd(through_daemon ? -1 : hvpipe_get_fd(pipe), events | POLLOUT, last ? deadline : look);
 
 		if (result != WAIT_TIMEOUT || !hvpipe_wait_enabled(pipe, 0))
 			return result == WAIT_TIMEOUT ? WAIT_READY : result;
@@ -179,10 +183,48 @@ static int print_holder(const struct hvpipe_holder *holder, void *data)
 	return 0;
 }
 
-struct hvpipe *endpoint_open(void)
+/* NULL where hvpiped does not answer or does not serve the source. */
+static struct hvpipe *connect_daemon(int rights)
 {
-	struct hvpipe *pipe = hvpipe_open(options.source);
+	struct hvpipe *pipe = hvpipe_connect(options.source, rights);
+
+	if (pipe) {
+		through_daemon = true;
+		return pipe;
+	}
+	switch (errno) {
+	case ECONNREFUSED:
+	case ENODEV:
+		return NULL;
+	case EALREADY:
+		die(EXIT_IN_USE, "%s: another program receives its messages from hvpiped: `hvpipe status` shows it",
+		    options.source_name);
+	case EACCES:
+		die(EXIT_FAILURE,
+		    "%s: hvpiped does not allow you to %s: see its hvpiped.conf, and which groups you are in",
+		    options.source_name,
+		    rights & HVPIPE_OBSERVE  ? "observe" :
+		    rights == HVPIPE_SEND    ? "send" :
+		    rights == HVPIPE_RECEIVE ? "receive" :
+					       "send and receive");
+	case EUSERS:
+		die(EXIT_FAILURE, "hvpiped has as many clients as it serves, or as many of yours: try again later");
+	default:
+		die(EXIT_FAILURE, "hvpiped: %s", strerror(errno));
+	}
+}
+
+struct hvpipe *endpoint_open(int rights)
+{
+	struct hvpipe *pipe = options.direct ? NULL : connect_daemon(rights);
 	bool found = false;
+
+	if (!pipe && rights & HVPIPE_OBSERVE)
+		die(EXIT_FAILURE,
+		    "%s: hvpiped does not answer, or does not serve it, and only there can it be observed",
+		    options.source_name);
+	if (!pipe)
+		pipe = hvpipe_open(options.source);
 
 	if (pipe)
 		return pipe;
@@ -268,6 +310,14 @@ int endpoint_send(struct hvpipe *pipe, const void *message, size_t len)
 			return EXIT_FAILURE;
 		case EOPNOTSUPP:
 			die_no_device(errno);
+		case EBUSY:
+		case EDQUOT:
+			report("%s: not sent: hvpiped has too much to send: %s", options.source_name, strerror(errno));
+			return EXIT_FAILURE;
+		case ENOTCONN:
+			report("%s: hvpiped ended; the message of %zu bytes is in doubt, the source may have it",
+			       options.source_name, len);
+			return EXIT_FAILURE;
 		default:
 			report("%s: send of %zu bytes: %s; the message is in doubt, the source may have it",
 			       options.source_name, len, strerror(errno));
@@ -331,6 +381,9 @@ ssize_t endpoint_receive(struct hvpipe *pipe, void *message)
 			die_no_device(errno);
 		case EPROTO:
 		case ENOTCONN:
+			if (through_daemon)
+				die(EXIT_FAILURE, "%s: hvpiped ended; it keeps what comes when it runs again",
+				    options.source_name);
 			die(EXIT_FAILURE, "%s: receive: %s: the driver does not keep to its interface",
 			    options.source_name, strerror(errno));
 		default:

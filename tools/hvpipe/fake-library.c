@@ -54,6 +54,25 @@ struct hvpipe *hvpipe_open(uint32_t source)
 	return pipe;
 }
 
+/* There is no daemon. */
+struct hvpipe *hvpipe_connect(uint32_t source, int rights)
+{
+	errno = ECONNREFUSED;
+	return NULL;
+}
+
+int hvpipe_each_daemon_line(int (*visit)(const char *line, void *data), void *data)
+{
+	const char *line = getenv("FAKE_DAEMON_LINE");
+
+	return line ? visit(line, data) : fail_with(ECONNREFUSED);
+}
+
+ssize_t hvpipe_observe(struct hvpipe *pipe, struct hvpipe_observed *observed, void *data, size_t size, int timeout_ms)
+{
+	return fail_with(EBADF);
+}
+
 int hvpipe_get_fd(const struct hvpipe *pipe)
 {
 	return pipe->receive;
@@ -93,6 +112,8 @@ int hvpipe_wait_enabled(struct hvpipe *pipe, int timeout_ms)
 
 void hvpipe_close(struct hvpipe *pipe)
 {
+	if (!pipe)
+		return;
 	close(pipe->receive);
 	close(pipe->send);
 	free(pipe);

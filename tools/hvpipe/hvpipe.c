@@ -39,7 +39,13 @@ static const char usage[] = "Usage: hvpipe [-s SOURCE] COMMAND\n"
 			    "                    prints is the reply, if it succeeds\n"
 			    "    -F, --on-failure=TEXT  the reply if it does not succeed; default: none\n"
 			    "    -T, --command-timeout=SECONDS  stop the command then; default 60, 0: never\n"
-			    "  status            the state of the pipe, and who holds which source\n"
+			    "  ping [-n N] [-R SECONDS]\n"
+			    "                    send N small messages, default 1, to the SOURCE that -s names, and\n"
+			    "                    print how long until each was taken\n"
+			    "  monitor [-j] [-n N]\n"
+			    "                    print what passes between other programs and SOURCE, through hvpiped\n"
+			    "    -j, --json      an object of JSON for each message\n"
+			    "  status [-j]       the state of the pipe, who holds which source, hvpiped's counters\n"
 			    "  doctor [-j] [-o FILE] [--root=DIR]\n"
 			    "                    find out why the pipe does not work; with -s open that source\n"
 			    "    -j, --json      the findings as JSON\n"
@@ -49,6 +55,7 @@ static const char usage[] = "Usage: hvpipe [-s SOURCE] COMMAND\n"
 			    "  help              this\n"
 			    "\n"
 			    "  -s, --source=SOURCE   hmcN, or a source ID like 0x02000001; default hmc1\n"
+			    "  -D, --direct          use the device, also where hvpiped answers\n"
 			    "  -t, --timeout=SECONDS end with status 6 when no message comes for so long\n"
 			    "  -h, --help\n"
 			    "  -V, --version\n"
@@ -78,6 +85,7 @@ static void parse_options(int argc, char **argv, const char *short_options)
 {
 	static const struct option long_options[] = { { "command-timeout", required_argument, NULL, 'T' },
 						      { "count", required_argument, NULL, 'n' },
+						      { "direct", no_argument, NULL, 'D' },
 						      { "dir", required_argument, NULL, 'd' },
 						      { "exec", required_argument, NULL, 'x' },
 						      { "file", no_argument, NULL, 'f' },
@@ -108,6 +116,9 @@ static void parse_options(int argc, char **argv, const char *short_options)
 			break;
 		case 'r':
 			options.reply = true;
+			break;
+		case 'D':
+			options.direct = true;
 			break;
 		case 'j':
 			options.json = true;
@@ -160,8 +171,8 @@ static const struct {
 	const char *name;
 	const char *options;
 } commands[] = {
-	{ "send", "s:frt:m:R:hV" }, { "recv", "s:n:d:t:hV" },  { "listen", "s:x:F:T:R:hV" },
-	{ "status", "s:hV" },	    { "doctor", "s:jo:C:hV" }, { "help", "hV" },
+	{ "send", "s:Dfrt:m:R:hV" }, { "recv", "s:Dn:d:t:hV" }, { "listen", "s:Dx:F:T:R:hV" }, { "ping", "s:Dn:R:hV" },
+	{ "monitor", "s:Djn:hV" },   { "status", "s:DjhV" },	{ "doctor", "s:Djo:C:hV" },    { "help", "hV" },
 };
 
 static const char *find_command(const char *name)
@@ -169,7 +180,7 @@ static const char *find_command(const char *name)
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
 		if (!strcmp(commands[i].name, name))
 			return commands[i].options;
-	usage_error("no command '%s': send, recv, listen, status, doctor or help", name);
+	usage_error("no command '%s': send, recv, listen, ping, monitor, status, doctor or help", name);
 }
 
 int main(int argc, char **argv)
@@ -178,7 +189,7 @@ int main(int argc, char **argv)
 
 	begin_program();
 	set_source("hmc1");
-	parse_options(argc, argv, "+s:hV");
+	parse_options(argc, argv, "+s:DhV");
 	if (optind == argc) {
 		fputs(usage, stderr);
 		return EXIT_USAGE;
@@ -202,6 +213,10 @@ int main(int argc, char **argv)
 		return run_recv();
 	if (!strcmp(command, "status"))
 		return run_status();
+	if (!strcmp(command, "ping"))
+		return run_ping();
+	if (!strcmp(command, "monitor"))
+		return run_monitor();
 	if (!strcmp(command, "doctor"))
 		return run_doctor();
 	if (!options.exec)

@@ -156,7 +156,7 @@ int run_listen(void)
 	if (setenv("HVPIPE_SOURCE", source, 1))
 		die(EXIT_FAILURE, "environment: %s", strerror(errno));
 	endpoint_catch_stop();
-	pipe = endpoint_open();
+	pipe = endpoint_open(HVPIPE_SEND | HVPIPE_RECEIVE);
 
 	for (;;) {
 		ssize_t len = endpoint_receive(pipe, message);

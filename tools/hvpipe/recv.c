@@ -49,7 +49,7 @@ int run_recv(void)
 		die(EXIT_FAILURE, "%s", error.text);
 	endpoint_catch_stop();
 	endpoint_watch_reader();
-	pipe = endpoint_open();
+	pipe = endpoint_open(HVPIPE_RECEIVE);
 
 	while (!options.count || count < options.count) {
 		ssize_t len = endpoint_receive(pipe, message);

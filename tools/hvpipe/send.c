@@ -118,7 +118,7 @@ int run_send(int argc, char **argv)
 		argv = standard_input;
 	}
 
-	pipe = endpoint_open();
+	pipe = endpoint_open(HVPIPE_SEND | (options.reply ? HVPIPE_RECEIVE : 0));
 	for (int i = 0; i < argc; i++) {
 		bool is_stdin = !strcmp(argv[i], "-") && !options.file;
 		struct transfer transfer = { .pipe = pipe, .name = is_stdin ? "standard input" : argv[i] };
