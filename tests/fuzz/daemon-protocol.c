@@ -97,7 +97,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static uint8_t message[HVPIPE_MAX_PAYLOAD];
 
 	check_packet(data, size);
-	in = (struct input){ .data = data, .left = size };
+	in = (struct input){ .next = data, .left = size };
 	while (in.left) {
 		struct hvpipe_observed observed;
 		size_t room = take_word(&in) % (HVPIPE_MAX_RECEIVE + 1);
