@@ -209,7 +209,8 @@ def _unpack_busybox(step: Step, apt: Iterable[str], work: Path, place: Path) -> 
 
 def _unpack_libraries(step: Step, apt: Iterable[str], work: Path, place: Path) -> str:
     parts = [part for part in LIBRARY_PARTS if output_of("apt-cache", *apt, "pkgnames", part.split(":")[0]).strip()]
-    apt_get(step, (*apt, "download", *LIBRARY_PACKAGES, *parts), doing="downloading the partition's libraries", cwd=work)
+    apt_get(step, (*apt, "download", *LIBRARY_PACKAGES, *parts), doing="downloading the partition's libraries",
+            cwd=work)
     packages = sorted(work.glob("*.deb"))
     for package in packages:
         step.run(("dpkg-deb", "-x", package, place))

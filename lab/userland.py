@@ -57,7 +57,8 @@ def cross_files() -> tuple[list[object], list[str]]:
     rules.parent.mkdir(parents=True, exist_ok=True)
     rules.write_text(library_rules(libraries.path), encoding="utf-8")
     versions = toolchain((f"{CROSS}gcc", f"{CROSS}ld"), ("libc6-dev-ppc64el-cross", "meson"))
-    return ["--cross-file", TOP / "packaging/ppc64le-linux-gnu.ini", "--cross-file", rules], \
+    # A partition need not have the libraries of this release.
+    return ["--cross-file", TOP / "packaging/ppc64le-linux-gnu.ini", "--cross-file", rules, "-Dprefer_static=true"], \
         [*versions, libraries.version]
 
 
