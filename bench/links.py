@@ -38,7 +38,11 @@ class Hypervisors:
         self.process = subprocess.Popen([program, directory, str(links)], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=False)
         self.out = Stream(self.process.stdout, f"{links} hypervisors")
-        self.out.wait_for("^listening$")
+        try:
+            self.out.wait_for("^listening$")
+        except LabError:
+            self.close()
+            raise
 
     def config(self, more="") -> Path:
         """A configuration that serves them all."""
