@@ -90,7 +90,7 @@ def linux_headers(place: Path, step: Step) -> None:
     shutil.rmtree(stage)
     driver = (TOP / "linux/arch/powerpc/platforms/pseries/papr-hvpipe.c").read_text(encoding="utf-8")
     write(place / "hvpipe_find_event.h",
-          cut(driver, r"^struct hvpipe_event \{.*?^\}[^;\n]*;\n", "the driver's struct hvpipe_event")
+          cut(driver, r"^struct hvpipe_event \{.*?\} __packed;\n", "the driver's struct hvpipe_event")
           + cut(driver, r"^static const struct hvpipe_event \*hvpipe_find_event\([^;{]*?\)\n\{.*?^\}\n",
                 "the driver's hvpipe_find_event()"))
 
