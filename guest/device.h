@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -14,6 +15,14 @@
 #define HDR	      48   /* bytes of the header before each payload */
 #define MAX	      4088 /* bytes of payload */
 #define HMC(n)	      (0x02000000u | (n))
+
+/* The longest payload that the hypervisor takes from a partition: the lab says so on the kernel's command line. */
+static inline uint32_t send_limit(void)
+{
+	const char *limit = getenv("PAPR_HVPIPE_LIMIT");
+
+	return limit ? strtoul(limit, NULL, 0) : MAX;
+}
 
 /* Returns a handle for @source, or -1 and errno. */
 static inline int open_handle(uint32_t source)

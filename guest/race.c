@@ -202,7 +202,7 @@ static ssize_t read_message(struct slot *slot, int fd, uint32_t source)
 static int send_message(int fd, uint32_t source, const char *end)
 {
 	uint32_t number = __atomic_fetch_add(&shared->next[source], 1, __ATOMIC_SEQ_CST);
-	uint32_t len = roll(8) ? 40 + roll(100) : 40 + roll(MAX - 39);
+	uint32_t len = roll(8) ? 40 + roll(100) : 40 + roll(send_limit() - 39);
 	static __thread char buffer[HDR + MAX + 1];
 	char *data = buffer + HDR;
 	struct message *message;

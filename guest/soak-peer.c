@@ -95,9 +95,9 @@ static uint32_t size_of(uint64_t seed)
 	case 0:
 		return 1 + (x >> 8) % 64;
 	case 1:
-		return MAX;
+		return send_limit();
 	default:
-		return 1 + (x >> 8) % MAX;
+		return 1 + (x >> 8) % send_limit();
 	}
 }
 

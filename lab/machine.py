@@ -29,6 +29,16 @@ LINUX_OPTIONS = ("-icount", "shift=0")
 INITRAMFS = BUILD / "initramfs.cpio.gz"
 
 
+def payload_limit(personality: str) -> int:
+    """The longest message that a partition can send under PERSONALITY."""
+    return 4048 if {"strict=on", "payload-limit=4048"} & set(personality.split(",")) else 4088
+
+
+PAYLOAD_LIMIT = payload_limit(PERSONALITY)
+# Whether what was announced is announced again when the partition enables the pipe
+ANNOUNCES_AGAIN = not {"strict=on", "announce-again=off"} & set(PERSONALITY.split(","))
+
+
 def source_id(name: str) -> int:
     """The source ID of NAME: hmcN, or a number."""
     match = re.fullmatch(r"hmc(\d+)", name)
@@ -64,12 +74,15 @@ def qemu_command(place: Path, name: str, lines: dict[str, str], sources=(), echo
     "hmcN", or "hmcN,PROPERTY=VALUE..." to set device properties. A machine that is not CAPABLE hides its pipe from the
     partition but keeps the pipe's state for a partition that migrates. PERSONALITY is further properties of the pipe,
     such as "strict=on": how its firmware reads what PAPR leaves open; by default what the KERNEL needs. QEMU is the
-    directory of the one to run.
+    directory of the one to run. The partition's programs find the longest message that they can send in the
+    environment, as the kernel gives init what it does not know of its command line.
     """
     if personality is None:
         personality = PERSONALITY or (LINUX_PERSONALITY if kernel in LINUX_DRIVER else "")
     if kernel in LINUX_DRIVER and "-icount" not in options:
         options = [*LINUX_OPTIONS, *options]
+    if hvpipe:
+        append = f"PAPR_HVPIPE_LIMIT={payload_limit(personality)} {append}"
     command = [
         qemu / "qemu-system-ppc64", "-machine", f"{machine_type()},x-vof=on", "-accel", "tcg", "-nodefaults",
         "-nographic", "-L", qemu / "pc-bios", "-m", memory, "-smp", smp, "-no-reboot", "-name", name,

@@ -17,7 +17,7 @@ import pytest
 import reliability
 from commands import run_command
 from faults import INJECT, Pipe, console_hmc, pipe_state
-from lab import LabError, source_id
+from lab import PAYLOAD_LIMIT, LabError, source_id
 
 CYCLES = int(os.environ.get("CYCLES") or 5)
 HMC3, HMC4 = (f"{source_id(name):#010x}" for name in ("hmc3", "hmc4"))
@@ -169,12 +169,12 @@ def test_sender(lab, pipe, tmp_path):
     got = tmp_path / "got"
     # More than can be sent before the partition sleeps.
     hmc = lab.hmc(pipe.partition, "hmc4", "recv", "-n", "4000", output=got, follow=True)
-    pipe.partition.check("for n in $(seq 4000); do printf %04088d $n; done >/tmp/stream")
+    pipe.partition.check(f"for n in $(seq 4000); do printf %0{PAYLOAD_LIMIT}d $n; done >/tmp/stream")
     sender = []
 
     def send():
         mark = pipe.partition.hypervisor.size
-        sender.append(pipe.partition.start("exec hvpipe -s hmc4 send -m 4088 /tmp/stream"))
+        sender.append(pipe.partition.start(f"exec hvpipe -s hmc4 send -m {PAYLOAD_LIMIT} /tmp/stream"))
         pipe.partition.hypervisor.wait_for(rf"frame_in source {HMC4} type 2 length 0 sequence 20\s", since=mark)
     moved = Move(pipe, ready=send).asleep()
     assert not re.search(rf"frame_in source {HMC4} type 2 length 0 sequence 4000\s",
@@ -182,7 +182,7 @@ def test_sender(lab, pipe, tmp_path):
     moved.arrive()
     hmc.check()
     sender[0].check()
-    assert got.read_bytes() == b"".join(b"%04088d" % n for n in range(1, 4001))
+    assert got.read_bytes() == b"".join(b"%0*d" % (PAYLOAD_LIMIT, n) for n in range(1, 4001))
 
 
 @pytest.mark.parametrize("taken", [True, False])

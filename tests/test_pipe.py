@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from lab import source_id
+from lab import PAYLOAD_LIMIT, source_id
 
-PAYLOAD = 4088         # the largest message
+PAYLOAD = 4088         # the largest message of an HMC
 PORTABLE = 4048        # the largest that every kernel sends, and so the tools' default
 
 
@@ -90,7 +90,7 @@ def test_sources_separate(lab, partition):
         hmc.check()
 
 
-@pytest.mark.parametrize("size", [1, 2, 47, 48, 4087, PAYLOAD])
+@pytest.mark.parametrize("size", [1, 2, 47, 48, PAYLOAD_LIMIT - 1, PAYLOAD_LIMIT])
 def test_sizes(lab, partition, tmp_path, size):
     """A message of SIZE bytes, including the smallest and largest, arrives unchanged both ways."""
     data = os.urandom(size)
@@ -101,7 +101,7 @@ def test_sizes(lab, partition, tmp_path, size):
     answer.stop()
     partition.put("/tmp/message", data)
     echo = lab.hmc(partition, "hmc2", "echo")
-    partition.check(f"hvpipe -s hmc2 send -r -m {PAYLOAD} /tmp/message >/tmp/reply")
+    partition.check(f"hvpipe -s hmc2 send -r -m {PAYLOAD_LIMIT} /tmp/message >/tmp/reply")
     assert partition.get("/tmp/reply").startswith(b"/tmp/message: " + data)
     echo.close()
 
@@ -204,7 +204,7 @@ def test_sleeping_reader(lab, partition, tmp_path):
 def test_pipeline_into_echo(lab, partition):
     """A pipeline that sends more than the hypervisor queues, to an HMC that answers each message, ends by itself."""
     lab.hmc(partition, "hmc1", "echo")
-    partition.check("dd if=/dev/zero bs=4088 count=400 | hvpipe -s hmc1 send -m 4088")
+    partition.check(f"dd if=/dev/zero bs={PAYLOAD_LIMIT} count=400 | hvpipe -s hmc1 send -m {PAYLOAD_LIMIT}")
 
 
 def test_second_handle(partition):

@@ -12,14 +12,17 @@ import os
 import pytest
 
 from faults import Pipe
-from lab import SPLAT
+from lab import ANNOUNCES_AGAIN, SPLAT
 from races import Waker, run_race
 
 OPERATIONS = int(os.environ.get("RACES") or 8000)
 SUSPENDS = 3 * max(1, OPERATIONS // 8000)
 
+# After a suspend the driver receives once, and takes an error for an empty pipe: where nothing is announced again, the
+# pipe would stop at an error that is a fault.
+STATUS = -1 if ANNOUNCES_AGAIN else 9900
 # By the number of CPUs: the kernel's command line, and faults
-CASES = {2: ("", "receive:status=-1,every=20,count=0"), 4: ("papr_hvpipe.hold_after_ms=1", "")}
+CASES = {2: ("", f"receive:status={STATUS},every=20,count=0"), 4: ("papr_hvpipe.hold_after_ms=1", "")}
 
 
 @pytest.mark.parametrize("cpus", CASES)

@@ -10,7 +10,7 @@ import signal
 import pytest
 
 from faults import EVENTS, HMC4, LOST, Pipe, console_hmc, pairs, pipe_state, suspend, switches, wait_queued
-from lab import LIMIT
+from lab import LIMIT, PAYLOAD_LIMIT
 
 
 @pytest.fixture(scope="module")
@@ -156,14 +156,15 @@ def test_sender(lab, pipe, tmp_path):
     mark = pipe.partition.hypervisor.size
     hmc = lab.hmc(pipe.partition, "hmc4", "recv", "-n", "200", output=got)
     hmc.err.wait_for("connected to")
-    pipe.partition.check("for n in $(seq 200); do head -c 4084 /dev/zero; printf %04d $n; done >/tmp/stream")
-    sender = pipe.partition.start("exec hvpipe -s hmc4 send -m 4088 /tmp/stream")
+    zeros = PAYLOAD_LIMIT - 4
+    pipe.partition.check(f"for n in $(seq 200); do head -c {zeros} /dev/zero; printf %04d $n; done >/tmp/stream")
+    sender = pipe.partition.start(f"exec hvpipe -s hmc4 send -m {PAYLOAD_LIMIT} /tmp/stream")
     for count in (20, 90):
         pipe.partition.hypervisor.wait_for(rf"frame_in source {HMC4} type 2 length 0 sequence {count}\s", since=mark)
         suspend(pipe).wake()
     hmc.check()
     sender.check()
-    assert got.read_bytes() == b"".join(bytes(4084) + b"%04d" % n for n in range(1, 201))
+    assert got.read_bytes() == b"".join(bytes(zeros) + b"%04d" % n for n in range(1, 201))
 
 
 def test_stalled_send(lab, pipe):

@@ -3,7 +3,8 @@
 
 There are four sources. hmc1 and hmc2 are `hvpipe-hmc --state console`: each line that we type is a message to the
 partition, and each line that they print is a message from it. hmc3 is `hvpipe-hmc --state echo`. hmc4 is answered by
-the hypervisor itself. In the partition a peer, guest/soak-peer.c, has each source open. Sizes are 1 to 4088.
+the hypervisor itself. In the partition a peer, guest/soak-peer.c, has each source open. Sizes are 1 to the longest
+message that a partition can send.
 
 Each source numbers its messages in each direction. A message contains its source, direction, number and size, and a
 CRC-32 of all that. A message shorter than 40 bytes has no room for them: its size and bytes follow from source,

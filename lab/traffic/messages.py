@@ -5,9 +5,10 @@ import re
 import zlib
 from collections import Counter
 
+from ..machine import PAYLOAD_LIMIT
+
 MASK = 2 ** 64 - 1
 LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-MAX = 4088      # bytes of a message
 HEAD = 40       # bytes of CRC, source, direction, number and size
 AHEAD = 1000    # numbers to look ahead for a short message
 
@@ -45,7 +46,7 @@ class Stamp:
         """The size of the message with this seed."""
         x = mix(seed)
         kind = x % 32
-        return 1 + (x >> 8) % 64 if kind == 0 else MAX if kind == 1 else 1 + (x >> 8) % MAX
+        return 1 + (x >> 8) % 64 if kind == 0 else PAYLOAD_LIMIT if kind == 1 else 1 + (x >> 8) % PAYLOAD_LIMIT
 
     def make(self, number: int) -> bytes:
         """Message NUMBER."""
