@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Our kernel without the device, and an unpatched kernel with it."""
+"""Our kernel without the device, and an unpatched kernel with it; our kernel while nobody writes."""
 
+import os
 import re
 
 import pytest
 
+from lab import BUILD
+
+SECONDS = int(os.environ.get("IDLE") or 2)
+PERSONALITIES = ["", "announce-again=off", "empty-receive=-1", "empty-receive=-3", "payload-limit=4048",
+                 "announce-delay-us=1000", "refuse-second-send=on", "strict=on"]
 COMPLAINTS = re.compile(r"(?i)\b(oops|BUG:|WARNING: CPU|Call Trace|error|fail(ed|ure)?|unable)\b")
 
 
@@ -74,3 +80,20 @@ def test_unpatched_kernel_pipe_off(lab, plain):
     hmc.err.wait_for("the partition has its pipe disabled")
     assert plain.check("echo alive") == "alive\n"
     hmc.close()
+
+
+@pytest.mark.parametrize("personality", PERSONALITIES if SECONDS > 5 else ["strict=on"])
+def test_idle(lab, personality):
+    """A partition that nobody writes to enables the pipe once and receives at most twice, whatever its firmware says.
+
+    IDLE=60 counts for a minute after boot, under each personality, and adds to build/idle.md.
+    """
+    partition = lab.partition(name="idle", personality=personality, sources=["hmc1"])
+    partition.check(f"sleep {SECONDS}")
+    calls = {call: len(re.findall(rf"\bspapr_hvpipe_{call}\b", partition.hypervisor.text))
+             for call in ("enable enabled 1", "send", "receive")}
+    assert partition.poweroff() == 0
+    if SECONDS > 5:
+        with open(BUILD / "idle.md", "a", encoding="utf-8") as table:
+            table.write(f"| `{personality or 'default'}` | {' | '.join(map(str, calls.values()))} |\n")
+    assert calls["enable enabled 1"] == 1 and not calls["send"] and calls["receive"] <= 2
