@@ -82,7 +82,7 @@ def qemu_command(place: Path, name: str, lines: dict[str, str], sources=(), echo
     if kernel in LINUX_DRIVER and "-icount" not in options:
         options = [*LINUX_OPTIONS, *options]
     if hvpipe:
-        append = f"PAPR_HVPIPE_LIMIT={payload_limit(personality)} {append}"
+        append = f"PAPR_HVPIPE_LIMIT={payload_limit(personality)} {append}".strip()
     command = [
         qemu / "qemu-system-ppc64", "-machine", f"{machine_type()},x-vof=on", "-accel", "tcg", "-nodefaults",
         "-nographic", "-L", qemu / "pc-bios", "-m", memory, "-smp", smp, "-no-reboot", "-name", name,
