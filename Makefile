@@ -50,7 +50,8 @@ help:
 	@echo '                libhvpipe and hvpipe for Power (ppc64el), to be copied into a partition (PREFIX=)'
 	@echo '  make patches  refresh linux/ and qemu/ from the commits in the work trees of Linux and QEMU'
 	@echo '  make fresh    run and test in a new root of a Debian release (RELEASE=bookworm, TESTS=; as root)'
-	@echo '  make series   patch series for Linux and QEMU in build/series'
+	@echo '  make series   patch series for Linux and QEMU in build/series       (COMPILE=1: and compile each'
+	@echo '                                                   step of Linux'"'"'s)'
 	@echo '  make build    what run and test need, without running it'
 	@echo '  make update   forget the fetched sources; the next build takes the release'\''s newest'
 	@echo '  make clean    remove build/ (the cache stays)'
@@ -111,7 +112,7 @@ format: packages
 	@$(LAB) format
 
 series: packages
-	@$(LAB) series
+	@$(LAB) series $(if $(COMPILE),--compile)
 
 fresh:
 	@$(LAB) fresh $(RELEASE) --tests='$(TESTS)'

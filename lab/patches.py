@@ -142,6 +142,7 @@ def patches_of(tree: PatchedTree) -> dict[Path, str]:
     old = {essence(text): (path, text) for path, text in
            ((path, path.read_text(encoding="utf-8")) for path in tree.changes.patches)}
     folders = {path.name[:4]: path.parent for path in tree.changes.patches}
+    kept = set(tree.tracked_at("HEAD"))
     wanted: dict[Path, str] = {}
     for commit in git(tree.path, "rev-list", "--reverse", f"{tree.base()}..HEAD").split():
         changed = names_in(git(tree.path, "diff-tree", "-r", "-z", "--name-only", "--no-renames", "--no-commit-id",
@@ -155,16 +156,23 @@ def patches_of(tree: PatchedTree) -> dict[Path, str]:
                        "--zero-commit", "--no-signature", "--no-renames", commit, "--", *theirs).strip()
             path = folders.get(Path(made).name[:4], tree.ours / "patches") / Path(made).name
             text = re.sub(r"^Date: .*\n", "", Path(made).read_text(encoding="utf-8"), count=1, flags=re.M)
+        added = git(tree.path, "diff-tree", "-r", "-z", "--name-only", "--no-renames", "--no-commit-id",
+                    "--diff-filter=A", commit)
+        new = [name for name in names_in(added) if name in kept and name not in theirs]
+        text = text.replace("\n---\n", "\n---\n" + "".join(f"New-file: {name}\n" for name in new)
+                            + "\n" * bool(new), 1)
         if essence(text) in old:
-            kept, text = old[essence(text)]
-            path = kept.with_name(f"{number:04d}-{kept.name.split('-', 1)[1]}")
+            same, text = old[essence(text)]
+            path = same.with_name(f"{number:04d}-{same.name.split('-', 1)[1]}")
         wanted[path] = text
     return wanted
 
 
 def essence(patch: str) -> str:
-    """What of a patch counts: its author, message and changes; not its date, statistics, hashes and signature."""
+    """What of a patch counts: author, message, changes, new files; not its date, statistics, hashes and signature."""
     head, _, body = patch.partition("\n---\n")
     changes = re.sub(r"\n-- \n.*", "\n", body[max(body.find("diff --git "), 0):], flags=re.S)
     changes = re.sub(r"^index .*\n|^(@@ .*? @@).*$", r"\1", changes, flags=re.M)
-    return re.sub(r"^(From [0-9a-f]{40} .*|Date: .*)\n", "", head, flags=re.M) + changes.rstrip()
+    new = sorted(re.findall(r"^New-file: .*$", body.partition("diff --git ")[0], re.M))
+    head = re.sub(r"^(From [0-9a-f]{40} .*|Date: .*)\n", "", head, flags=re.M)
+    return "\n".join([head, *new, changes.rstrip()])

@@ -2,8 +2,8 @@
 """Write our changes to Linux and to QEMU as series for `git am`, in build/series/linux, build/series/qemu, and, for the
 driver that Linux ships, build/series/fixes.
 
-Each of the first two is our new files, then the patches to existing files with their messages; the third has patches
-only. A series is tried with `git am` on the unchanged files before it is called done.
+Each series is the patches to existing files with their messages, and our new files: with the patch that names them,
+else first; the third has patches only. A series is tried with `git am` on the unchanged files before it is called done.
 """
 
 import argparse
@@ -12,12 +12,13 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from .cache import locked
 from .errors import LabError
 from .git import git, git_environment
-from .kernel import FIXES
+from .kernel import CONFIGS, FIXES, kernel_config, kernel_make, kernel_toolchain, objects_dir
 from .paths import BUILD, TOP
-from .step import Step, output_of
-from .tree import Changes, PatchedTree
+from .step import Step, environment, output_of
+from .tree import Changes, PatchedTree, new_files
 
 
 def author() -> tuple[str, str]:
@@ -54,11 +55,30 @@ def write_series(tree: PatchedTree, place: Path, step: Step) -> tuple[int, str]:
     return len(made), gives
 
 
-def add_arguments(_parser: argparse.ArgumentParser) -> None:
-    """No arguments."""
+def compile_steps() -> int:
+    """Compile what the series for Linux changes after each of its patches; returns how many there are."""
+    whole = PatchedTree("linux")
+    patches = whole.changes.patches
+    objects = objects_dir("series", whole.source.version, *kernel_toolchain())
+    for number, patch in enumerate(patches, 1):
+        brought = {whole.ours / name for earlier in patches[:number] for name in new_files(earlier)}
+        tree = PatchedTree("linux", changes=Changes(patches[:number],
+                                                    [path for path in whole.changes.overlay if path in brought]))
+        with locked(tree.path.name), Step(f"series-{number:04d}", patch.name) as step:
+            tree.prepare(step)
+            make = kernel_make(tree.path, objects)
+            kernel_config(step, make, objects, [CONFIGS / "partition.config"], ours=number == len(patches))
+            step.run([*make, "W=1", "arch/powerpc/kernel/", "arch/powerpc/platforms/pseries/"], doing="compiling",
+                     count=r"^  (CC|AS|HOSTCC)\b", env=environment())
+    return len(patches)
 
 
-def main(_arguments: argparse.Namespace) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Whether to compile each step."""
+    parser.add_argument("--compile", action="store_true", help="compile what Linux's series changes after each patch")
+
+
+def main(arguments: argparse.Namespace) -> int:
     """Write them."""
     counts = {}
     trees = {name: PatchedTree(name) for name in ("linux", "qemu")}
@@ -68,4 +88,6 @@ def main(_arguments: argparse.Namespace) -> int:
             counts[name], _ = write_series(tree, BUILD / "series" / name, step)
     for name, number in counts.items():
         print(f"build/series/{name}: {number} patches")
+    if arguments.compile:
+        print(f"series: {compile_steps()} steps of linux compiled")
     return 0

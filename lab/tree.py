@@ -2,8 +2,9 @@
 """Work trees: the source of Linux or QEMU with our changes, in which it is compiled.
 
 linux/ and qemu/ hold our changes: patches to existing files in patches/, and new files (the overlay) at their paths in
-the tree; linux/fixes is a series of its own, for newer trees. history() turns them into git commits, one for the
-overlay and one for each patch. The work tree, in the cache, is a git tree of these commits, in which a developer works
+the tree; linux/fixes is a series of its own, for newer trees. history() turns them into git commits, one for each
+patch, with the new files that it names in lines "New-file: PATH" between its message and its diff, and a first one for
+new files that no patch names. The work tree, in the cache, is a git tree of these commits, in which a developer works
 (see patches.py). Only changed files are in git: to add all of a Linux tree takes minutes. A build never overwrites what
 a developer did there.
 """
@@ -44,6 +45,12 @@ def patched_names(patches: Iterable[Path]) -> dict[str, Path]:
         for name in re.findall(r"^--- a/(\S+)", patch.read_text(encoding="utf-8"), re.M):
             names.setdefault(name, patch)
     return names
+
+
+def new_files(patch: Path) -> list[str]:
+    """The new files that come with PATCH."""
+    head = patch.read_text(encoding="utf-8").partition("\ndiff --git ")[0]
+    return re.findall(r"^New-file: (\S+)$", head.rpartition("\n---\n")[2], re.M)
 
 
 def patches_for(ours: Path, pristine: Path) -> list[Path]:
@@ -131,17 +138,30 @@ class PatchedTree:
         commit("The files that are changed, as they were")
         base = git(place, "rev-parse", "HEAD").strip()
 
-        # New files come first: the patches that build them refer to them.
-        for path in self.changes.overlay:
+        def add(path: Path) -> None:
             name = self.inside(path)
             if not self.changes.replaces and (pristine / name).exists():
                 raise LabError(f"{shown(path)}: the {self.name} tree has such a file already; make a patch to it")
             (place / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, place / name)
-        if new:
+
+        # New files that no patch brings come first: the patches that build them refer to them.
+        brought = {patch: [self.ours / name for name in new_files(patch)] for patch in self.changes.patches}
+        first = set(self.changes.overlay).difference(*brought.values())
+        for path in self.changes.overlay:
+            if path in first:
+                add(path)
+        if first:
             commit(SUBJECTS[self.name], *sign)
-        for patch in self.changes.patches:
+        for patch, files in brought.items():
             self._apply(step, place, patch, environment, sign)
+            for path in files:
+                if path not in self.changes.overlay:
+                    raise LabError(f"{shown(patch)}: there is no {shown(path)}")
+                add(path)
+            if files:
+                run("add", "--all", "--force")
+                run("commit", "--quiet", "--amend", "--no-edit")
         if self.built_in:
             with open(place / PSERIES / "Makefile", "a", encoding="utf-8") as lines:
                 lines.writelines(f"obj-y += {path.stem}.o\n" for path in self.built_in)

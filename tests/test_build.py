@@ -129,6 +129,23 @@ def test_removed_change_is_undone(world):
     assert "new/driver.c" not in after
 
 
+def test_patch_brings_new_file(world):
+    """A new file that a patch names comes with its commit, also after `make patches`."""
+    named = PATCH.replace("\n---\n", "\n---\nNew-file: new/driver.c\n\n", 1)
+    assert named != PATCH
+    world.patch.write_text(named)
+    work = world.prepare()
+    subjects = git(work.path, "log", "--format=%s", "--", "new/driver.c").splitlines()
+    assert subjects == git(work.path, "log", "--format=%s", "-1").splitlines()
+    commit(work, "Change and add", old="again\n", new__other="other driver\n")
+    assert world.refresh() == 2
+    second = next(path for path in world.patch.parent.glob("0002-*"))
+    assert world.patch.read_text() == named
+    assert "\nNew-file: new/other.c\n" in second.read_text()
+    assert contents(world.prepare()) == {"old.c": "again\n", "other.c": "other\n", "Kbuild": "",
+                                         "new/driver.c": "driver\n", "new/other.c": "other driver\n"}
+
+
 def test_broken_patch_is_named(world):
     """The error names the patch that does not apply."""
     (world.pristine / "old.c").write_text("something else\n")
