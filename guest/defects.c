@@ -414,6 +414,7 @@ static void through_sys_rtas(void)
 
 	if (!file || fscanf(file, "%x", &rmo) != 1)
 		fail("rmo_buffer");
+	fclose(file);
 	announce(&one, &two, "a");
 	refused = sys_rtas("ibm,receive-hvpipe-msg", rmo, SIZE, 3, rets);
 	printf("receive %s", refused ? refused : "passed");
