@@ -68,7 +68,7 @@ def test_killed_while_nobody_listens(lab, partition, tmp_path):
         before, mark = status(partition, "in_doubt"), partition.hypervisor.size
         hmc = lab.hmc(partition, "hmc1", "send", *files[number * step:(number + 1) * step])
         # In the middle of them, at another place each time.
-        partition.hypervisor.wait_for(rf"frame_out source 0x02000001 type 2 length 0 sequence {2 + number * 2}\s",
+        partition.hypervisor.wait_for(rf"frame_out source 0x02000001 type 2 length 8 sequence {2 + number * 2}\s",
                                       since=mark)
         daemon.kill()
         hmc.check()
