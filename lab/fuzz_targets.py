@@ -33,7 +33,8 @@ TARGETS = {
     "driver-event": ["-IHEADERS/linux", "-fno-sanitize=alignment"],
     "fault-grammar": QEMU_FLAGS,
     "fdinfo": ["lib/status.c", *LIBRARY_FLAGS],
-    "file-message": ["tools/common/file-message.c", "-Itools/common"],
+    "file-message": [*(f"tools/common/{name}.c" for name in ("escape", "file-message", "json-lines")),
+                     "-Itools/common", "-ljson-c", "-lmd"],
     "hmc-link": [*(f"tools/hmc/{name}.c" for name in ("address", "dial", "fault", "link", "loop", "session", "state",
                                                       "store", "stream")), *HMC_FLAGS],
     "library": ["lib/connect.c", "lib/protocol.c", *LIBRARY_FLAGS],
@@ -101,8 +102,9 @@ def rules(place: Path) -> str:
     text = f"builddir = {place}\nrule clang\n  command = clang $flags -o $out $in $more\n  description = $out\n"
     for name, more in TARGETS.items():
         code = " ".join(word for word in more if word.endswith(".c"))
-        flags = " ".join(word for word in more if not word.endswith(".c") and word != "GLIB")
-        libraries = glib if "GLIB" in more else ""
+        flags = " ".join(word for word in more if not word.startswith("-l") and not word.endswith(".c")
+                         and word != "GLIB")
+        libraries = " ".join([glib] * ("GLIB" in more) + [word for word in more if word.startswith("-l")])
         text += (f"build {place / name}: clang tests/fuzz/{name}.c {code}\n"
                  f"  flags = {' '.join(FLAGS)} {flags.replace('HEADERS', str(place / 'headers'))} {libraries}\n"
                  f"  more = {libraries}\n")
@@ -114,7 +116,8 @@ def build_targets() -> None:
     def key() -> str:
         code = files_under(*(TOP / root for root in ("tools", "lib", "include", "qemu/include", "qemu/hw", "linux/arch",
                                                      "linux/patches")))
-        versions = toolchain(("clang",), ("libclang-rt-dev", "libglib2.0-dev", "libsqlite3-dev"))
+        versions = toolchain(("clang",), ("libclang-rt-dev", "libglib2.0-dev", "libjson-c-dev", "libmd-dev",
+                                          "libsqlite3-dev"))
         return key_of(*versions, source("linux").version, source("qemu").version, *code, *sorted(FUZZ.glob("*.[ch]")),
                       *code_of(__file__))
 

@@ -2,8 +2,9 @@
 """Run the main job with all four parties, show both sides' transcripts, and compare everything that was sent.
 
 An HMC on one source sends three certificates that are made for this run: of a platform key, a key-exchange key and a
-signature database. The partition stores each and answers with its SHA-256. Then the partition sends a file of its own
-to an HMC on another source. All digests are compared, and messages are counted at both ends and in the hypervisor.
+signature database. The partition stores each and says so, and a program there replies with what it read. Then the
+partition sends a file of its own to an HMC on another source, which stores it and says so. All digests are compared,
+and messages are counted at both ends and in the hypervisor.
 """
 
 import argparse
@@ -60,6 +61,11 @@ def count(trace: str, source: str) -> Counts:
     return Counts(len(from_hmc), len(received), len(sent), acknowledged)
 
 
+def stored(text: str) -> dict[str, str]:
+    """What a sender of files printed of them: {file: SHA-256}, for those that their receiver has stored."""
+    return dict(re.findall(r"^(\S+): stored, SHA-256 ([0-9a-f]{64})$", text, re.M))
+
+
 def exchange(lab: Lab) -> Counts:
     """Do it all; returns the counts of both sources together."""
     files = lab.scratch("files")
@@ -70,21 +76,23 @@ def exchange(lab: Lab) -> Counts:
     partition = lab.partition(name="run", sources=["hmc1", "hmc2"])
     say(f"partition up: {partition.check('uname -srm').strip()} (console: build/logs/run.console.log)")
 
-    listener = partition.serve("hmc1", "hvpipe -s hmc1 listen -x 'store-file /var/hmc1'")
+    partition.check("mkdir -p /var/hmc1")
+    listen = "hvpipe -s hmc1 listen -d /var/hmc1 -x 'sha256sum | cut -c1-64'"
+    listener = partition.serve("hmc1", listen)
     hmc1 = lab.hmc(partition, "hmc1", "send", "-f", "--reply", *(path.name for path in certificates), cwd=files)
     hmc2 = lab.hmc(partition, "hmc2", "recv", "-d", inbox, "-n", "1")
     hmc1.check()
-    say("hmc1 sent its certificates and has the partition's answers")
+    say("hmc1 sent its certificates; the partition has stored them and replied")
     status = partition.check("hvpipe status")
 
     own = "/root/boot-messages.txt"
     sending = partition.run(f"dmesg >{own} && sha256sum <{own} && hvpipe -s hmc2 send -f {own}")
     own_digest = sending.check().split()[0]
     hmc2.check()
-    say("hmc2 has the partition's file")
+    say("hmc2 has stored the partition's file")
 
-    stored = partition.check("cd /var/hmc1 && ls -l *.crt && sha256sum *.crt")
-    arrived = dict(reversed(line.split()) for line in stored.splitlines() if re.match(r"[0-9a-f]{64} ", line))
+    listed = partition.check("cd /var/hmc1 && ls -l *.crt && sha256sum *.crt")
+    arrived = dict(reversed(line.split()) for line in listed.splitlines() if re.match(r"[0-9a-f]{64} ", line))
     replies = dict(re.findall(r"^(\S+): ([0-9a-f]{64})$", hmc1.out.text, re.M))
     listener.stop()
     if partition.poweroff() != 0:
@@ -92,29 +100,35 @@ def exchange(lab: Lab) -> Counts:
 
     show("the HMC on hmc1", hmc1.err.text + hmc1.out.text)
     show("the HMC on hmc2", hmc2.err.text + hmc2.out.text)
-    show("the partition", f"$ hvpipe -s hmc1 listen -x 'store-file /var/hmc1' &\n{listener.stdout}$ hvpipe status\n"
-         f"{status}$ hvpipe -s hmc2 send -f {own}\n{sending.stdout}$ ls -l *.crt; sha256sum *.crt\n{stored}")
+    show("the partition", f"$ {listen} &\n{listener.stdout}$ hvpipe status\n"
+         f"{status}$ hvpipe -s hmc2 send -f {own}\n{sending.stdout}$ ls -l *.crt; sha256sum *.crt\n{listed}")
 
     print("--- digests")
     for path in certificates:
         compare(f"{path.name} in the partition", digest(path), arrived.get(path.name))
-        compare(f"{path.name} as answered to the HMC", digest(path), replies.get(path.name))
+        compare(f"{path.name} as the receiver says", digest(path), stored(hmc1.out.text).get(path.name))
+        compare(f"{path.name} as replied to the HMC", digest(path), replies.get(path.name))
     compare(f"{Path(own).name} at the HMC", own_digest, digest(inbox / Path(own).name))
+    compare(f"{Path(own).name} as the receiver says", own_digest, stored(sending.stdout).get(own))
 
     # Each party counts on its own: the hypervisor by its trace, the HMC and the partition by their own counters.
     trace = partition.hypervisor.text
-    counts = Counts(*map(sum, zip(count(trace, "hmc1"), count(trace, "hmc2"))))
+    first, second = count(trace, "hmc1"), count(trace, "hmc2")
+    counts = Counts(*map(sum, zip(first, second)))
     hmc_count = sum(int(number) for number in re.findall(r"bytes in (\d+) messages?, all acknowledged", hmc1.err.text))
     # The driver that Linux ships counts nothing: "-" in place of each.
     held = re.search(r"^(?:0x02000001|-)\s+\S+\s+(\d+|-)\s+\S+\s+(\d+|-)", status, re.M)
     if not held:
         raise LabError(f"nobody holds hmc1:\n{status}")
-    print(f"\n--- messages\n    to the partition: {hmc_count} counted by the HMC, {counts.from_hmc} taken and "
-          f"{counts.received} handed over by the hypervisor, {held[2]} counted by the partition\n"
-          f"    to the HMC: {counts.sent} sent by the partition, {counts.at_hmc} acknowledged by the HMC, {held[1]} of "
-          "them replies\n")
-    told = zip(held.groups(), (len(replies), counts.received))
-    if hmc_count != counts.from_hmc or any(text not in ("-", str(number)) for text, number in told):
+    print(f"\n--- messages\n    hmc1 to the partition: {hmc_count} counted by the HMC, {first.from_hmc} taken and "
+          f"{first.received} handed over by the hypervisor, {held[2]} counted by the partition\n"
+          f"    the partition to hmc1: {first.sent} sent, {first.at_hmc} acknowledged by the HMC, {held[1]} counted by "
+          f"the partition: an answer and a reply for each of {len(certificates)} files\n"
+          f"    the partition to hmc2: {second.sent} sent, {second.at_hmc} acknowledged by the HMC; "
+          f"{second.received} answer back\n")
+    told = zip(held.groups(), (2 * len(certificates), first.received))
+    if (hmc_count, second.received) != (first.from_hmc, 1) or \
+            any(text not in ("-", str(number)) for text, number in told):
         raise LabError("the parties' counts differ, see above")
     return counts
 

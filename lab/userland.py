@@ -19,7 +19,7 @@ PARTITION = BUILD / "partition"
 INITRAMFS = BUILD / "initramfs.cpio.gz"
 GUEST = TOP / "guest"
 # In the partition: a shell script of guest/ each
-SCRIPTS = {"init": "init", "bin/agent": "agent", "bin/holder": "holder", "bin/store-file": "store-file"}
+SCRIPTS = {"init": "init", "bin/agent": "agent", "bin/holder": "holder"}
 WARNINGS = "-Wall -Wextra -Wno-unused-parameter -Werror"
 
 

@@ -5,6 +5,7 @@ It runs as `hvpiped --foreground`, without systemd: when it is killed, its handl
 comes until it runs again. How handles survive under a store of descriptors is in test_hvpiped.py.
 """
 
+import hashlib
 import re
 
 import pytest
@@ -101,6 +102,36 @@ def test_two_programs_and_observer(lab, partition, tmp_path):
     seen = observer.check()
     assert seen.count('"direction":"sent"') == seen.count('"direction":"received"') == 20
     inbox.close()
+    daemon.stop()
+
+
+def test_files(lab, partition, tmp_path):
+    """Files go both ways through the daemon: each sender gets its answer, whoever receives, and the receiver keeps it.
+
+    Two programs send at once, first while another one receives files, then while none does.
+    """
+    daemon = start(partition)
+    inbox, file = tmp_path / "inbox", tmp_path / "down"
+    inbox.mkdir()
+    file.write_bytes(bytes(range(256)) * 64)
+    partition.check("rm -rf /var/in; mkdir -p /var/in")
+    receiver = partition.start("exec hvpipe recv -d /var/in -n 2")
+    partition.check("until hvpipe status | grep -q right=receive; do :; done")
+    assert "down: stored" in lab.hmc(partition, "hmc1", "send", "-f", file).check()
+    assert partition.check("sha256sum </var/in/down").split()[0] == hashlib.sha256(file.read_bytes()).hexdigest()
+    send = "for n in a b; do head -c 20000 /dev/urandom >/tmp/$n; hvpipe send -f /tmp/$n & p=\"$p $!\"; done; " \
+           "for i in $p; do wait $i || exit; done; cd /tmp; sha256sum a b"
+    for number in range(2):
+        hmc = lab.hmc(partition, "hmc1", "recv", "-d", inbox, "-n", "2")
+        said = partition.check(send)
+        hmc.check()
+        for name in "ab":
+            digest = hashlib.sha256((inbox / name).read_bytes()).hexdigest()
+            assert f"/tmp/{name}: stored, SHA-256 {digest}" in said and f"{digest}  {name}" in said
+        if not number:
+            assert "right=receive" in partition.check("hvpipe status"), "an answer ended the receiver"
+            lab.hmc(partition, "hmc1", "send", "-f", file).check()
+            assert receiver.check().splitlines().count("down") == 2
     daemon.stop()
 
 

@@ -133,13 +133,16 @@ def test_file_names(lab, partition, tmp_path):
         (tmp_path / name).write_bytes(data)
     partition.check("mkdir /tmp/in")
     receiver = partition.serve("hmc1", "hvpipe recv -d /tmp/in -n 3")
-    lab.hmc(partition, "hmc1", "send", "-f", *(tmp_path / name for name in names)).check()
+    said = lab.hmc(partition, "hmc1", "send", "-f", *(tmp_path / name for name in names)).check()
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in names.items()}
+    assert said == "".join(f"{tmp_path / name}: stored, SHA-256 {digest}\n" for name, digest in digests.items())
     assert receiver.check().splitlines() == list(names)
     sums = partition.check("cd /tmp/in && sha256sum *")
     assert sums == "".join(f"{hashlib.sha256(names[name]).hexdigest()}  {name}\n" for name in sorted(names))
 
     hmc = lab.hmc(partition, "hmc1", "recv", "-d", inbox, "-n", "3")
-    partition.check("cd /tmp/in && hvpipe send -f *")
+    said = partition.check("cd /tmp/in && hvpipe send -f *")
+    assert said == "".join(f"{name}: stored, SHA-256 {digests[name]}\n" for name in sorted(names))
     hmc.check()
     assert {path.name: path.read_bytes() for path in inbox.iterdir()} == names
 

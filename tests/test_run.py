@@ -12,5 +12,5 @@ def test_run():
     assert done.returncode == 0, done.stdout[-6000:]
     last = re.fullmatch(r"run: (\d+) to partition, (\d+) to HMC, 0 lost", done.stdout.splitlines()[-1])
     assert last, done.stdout[-2000:]
-    # Three certificates, one of them in several messages; three answers and a file.
-    assert int(last[1]) >= 4 and int(last[2]) >= 4
+    # Three certificates, one of them in several messages, and an answer; three answers and replies, and a file.
+    assert int(last[1]) >= 5 and int(last[2]) >= 7

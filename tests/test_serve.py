@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """hvpipe-hmc serve: many links in one process, with hypervisors that the test plays."""
 
+import hashlib
 import json
 import os
 import re
@@ -212,16 +213,18 @@ def test_slow_command(serve):
 
 
 def test_inbox(serve):
-    """File messages are stored, a name that no file can have is refused, other messages too."""
+    """Files are stored and answered; a name that no file can have is refused by an answer, no file by a NACK."""
     inbox = serve.directory / "inbox"
     inbox.mkdir()
     (inbox / "dir").mkdir()
     serve.start({"a/hmc1": "inbox=inbox"})
     played = serve.played["a/hmc1"]
     assert played.send(b"no file") == NACK
-    for name in (b"dir", b".bashrc", b"a/\x1b[2Jb"):
-        assert played.send(b"FILE 1 0 " + name + b"\nx") == NACK
-    assert played.send(b"FILE 4 0 good\ngood") == ACK
+    for number, name in enumerate((b"dir", b".bashrc", b"a/\x1b[2Jb")):
+        assert played.send(b"FILE %016x 1 0 %s\nx" % (number, name)) == ACK
+        assert played.receive().startswith(b"REFUSED %016x name " % number)
+    assert played.send(b"FILE %016x 4 0 good\ngood" % 9) == ACK
+    assert played.receive() == b"STORED %016x %s\n" % (9, hashlib.sha256(b"good").hexdigest().encode())
     assert (inbox / "good").read_bytes() == b"good"
     assert serve.status()["a/hmc1"]["files"] == 1
     assert serve.end() == 0

@@ -4,8 +4,10 @@
 What needs no partition is tested beside the code, in tools/.
 """
 
+import hashlib
 import json
 import os
+import re
 import signal
 
 from faults import INJECT
@@ -26,14 +28,18 @@ def test_head_takes_one(lab, partition, tmp_path):
 
 
 def test_poisonous_names(lab, partition, tmp_path):
-    """A partition sends files whose names no file can have, then a good one: the HMC refuses those and stores this."""
+    """A partition sends files whose names no file can have, then a good one: the HMC stores this one only, and says so.
+    """
     inbox = tmp_path / "inbox"
     (inbox / "dir").mkdir(parents=True)
     hmc = lab.hmc(partition, "hmc1", "recv", "-d", inbox, "-n", "1")
     for name in ("dir", ".bashrc", ".x.part", "..", "/\\033[2J", "a\\302\\2332J"):
-        sent = partition.run(f"printf 'FILE 1 0 {name}\\nx' | hvpipe send")
-        assert sent.status == 5, sent.stdout
-    partition.check("printf good >/tmp/good; hvpipe send -f /tmp/good")
+        answer = partition.check(f"printf 'FILE 00000000000000aa 1 0 {name}\\nx' | hvpipe send -r")
+        assert re.match(r"REFUSED 00000000000000aa name [ -~]+\n", answer), answer
+    partition.check("mkdir /tmp/bad; printf bad >/tmp/bad/dir")
+    refused = partition.run("hvpipe send -f /tmp/bad/dir")
+    assert (refused.status, refused.stdout) == (10, "hvpipe: /tmp/bad/dir: refused: dir: a directory has this name\n")
+    assert "/tmp/good: stored" in partition.check("printf good >/tmp/good; hvpipe send -f /tmp/good")
     assert hmc.wait() == 1
     assert (inbox / "good").read_text() == "good"
     assert sorted(os.listdir(inbox)) == ["dir", "good"]
@@ -49,12 +55,38 @@ def test_served_sources(lab, partition, tmp_path):
     serve = lab.serve(partition, links)
     assert partition.check("printf hello | hvpipe send -r") == "hello\n"
     assert partition.check("printf hello | hvpipe -s hmc2 send -r") == "$HVPIPE_SOURCE got hello\n"
-    partition.check("printf good >/tmp/good; hvpipe -s hmc2 send -f /tmp/good")
+    assert "/tmp/good: stored" in partition.check("printf good >/tmp/good; hvpipe -s hmc2 send -f /tmp/good")
     assert (inbox / "good").read_text() == "good"
     assert partition.run("printf hello | hvpipe -s hmc3 send").status == 5
     serve.signal(signal.SIGTERM)
     assert serve.wait() == 0
     assert "shared/hmc3: message 1 refused: false: exit status 1" in serve.said()
+
+
+def test_file_nobody_reads(lab, partition, tmp_path):
+    """Nobody reads in the partition: its kernel takes the file, and the HMC does not say that it is stored."""
+    (tmp_path / "a").write_text("text")
+    hmc = lab.hmc(partition, "hmc1", "send", "-f", "-t", "1", tmp_path / "a")
+    assert hmc.wait() == 11
+    assert "a: unknown whether it is stored" in hmc.err.text and not hmc.out.text
+
+
+def test_file_full_disk(lab, partition, tmp_path):
+    """The receiver's disk is full: the file is refused, nothing of it is left, and the next one is stored."""
+    (tmp_path / "big").write_bytes(os.urandom(300000))
+    (tmp_path / "small").write_bytes(os.urandom(5000))
+    partition.check("mkdir /tmp/small-disk; mount -t tmpfs -o size=128k none /tmp/small-disk")
+    try:
+        receiver = partition.serve("hmc1", "hvpipe recv -d /tmp/small-disk -n 1")
+        hmc = lab.hmc(partition, "hmc1", "send", "-f", tmp_path / "big", tmp_path / "small")
+        assert hmc.wait() == 10
+        digest = hashlib.sha256((tmp_path / "small").read_bytes()).hexdigest()
+        assert hmc.out.text == f"{tmp_path}/small: stored, SHA-256 {digest}\n"
+        assert "big: refused: big: write at offset" in hmc.err.text
+        assert receiver.wait().status == 1
+        assert partition.check("cd /tmp/small-disk; ls -A; sha256sum <small") == f"small\n{digest}  -\n"
+    finally:
+        partition.check("umount /tmp/small-disk")
 
 
 def test_failed_command_sends_nothing(lab, partition, tmp_path):

@@ -25,6 +25,13 @@ static struct recent {
 	unsigned int repeated; /* and not printed */
 } recent[4];
 
+/* Lines that may_report() was asked for. */
+static struct {
+	int64_t first_ms;
+	unsigned int allowed;
+	unsigned int left_out;
+} others;
+
 static volatile sig_atomic_t stopped_by;
 static int stop_pipe[2] = { -1, -1 };
 
@@ -61,6 +68,30 @@ static void print_repeated(void)
 			print_error("%s: %s (%u more times)\n", program_name, recent[i].line, recent[i].repeated);
 		recent[i].repeated = 0;
 	}
+}
+
+static void print_left_out(void)
+{
+	if (others.left_out)
+		print_error("%s: reports left out, as there were too many: %u\n", program_name, others.left_out);
+	others.left_out = 0;
+}
+
+bool may_report(void)
+{
+	int64_t now = now_ms();
+
+	if (now - others.first_ms >= REPORT_MS) {
+		print_left_out();
+		others.first_ms = now;
+		others.allowed = 0;
+	}
+	if (others.allowed == REPORT_OTHERS_MAX) {
+		others.left_out++;
+		return false;
+	}
+	others.allowed++;
+	return true;
 }
 
 /* Print the line, or count it if it was printed often enough a short time ago. */
@@ -133,6 +164,7 @@ void usage_error(const char *format, ...)
 static void end_output(void)
 {
 	print_repeated();
+	print_left_out();
 	/* EBADF: somebody closed it on purpose. */
 	if ((fflush(stdout) || ferror(stdout)) && errno != EBADF) {
 		fprintf(stderr, "%s: standard output: %s\n", program_name, strerror(errno));

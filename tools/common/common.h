@@ -16,6 +16,8 @@ enum {
 	EXIT_NO_MESSAGE = 6,   /* nothing came within -t */
 	EXIT_SUSPENDED = 7,    /* the partition's pipe is suspended or disabled */
 	EXIT_STATE_IN_USE = 8, /* another process uses the state file */
+	EXIT_REFUSED = 10,     /* the receiver refused a file */
+	EXIT_UNKNOWN = 11,     /* the receiver of a file did not answer: nobody can tell if it is stored */
 	EXIT_SIGNAL = 128,     /* plus the signal that ended the command before it was done */
 };
 
@@ -41,6 +43,13 @@ char *escape_text(const void *data, size_t len, enum escape mode);
 #define REPORT_MAX 10
 #define REPORT_MS  10000
 void report(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/*
+ * Ask before a line that the other side can cause as often as it likes, each with other words: of these
+ * REPORT_OTHERS_MAX are allowed in REPORT_MS. More are only counted, and shown as a number.
+ */
+#define REPORT_OTHERS_MAX 100
+bool may_report(void);
 
 #define die(status, ...)             \
 	do {                         \

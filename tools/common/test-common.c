@@ -27,7 +27,7 @@ static void assert_escaped(const char *text, enum escape mode, const char *expec
 	free(escaped);
 }
 
-static void escapes_what_a_terminal_obeys(void **state)
+static void escape_terminal(void **state)
 {
 	char *escaped;
 
@@ -56,7 +56,7 @@ static void escapes_what_a_terminal_obeys(void **state)
 	free(escaped);
 }
 
-static void escapes_what_is_no_utf8(void **state)
+static void escape_no_utf8(void **state)
 {
 	/* overlong, surrogate, beyond the last character, cut short, a byte that never occurs */
 	assert_escaped("\xc0\x80", ESCAPE_LINE, "\\xc0\\x80");
@@ -71,7 +71,7 @@ static void escapes_what_is_no_utf8(void **state)
 }
 
 /* No byte string yields a control character or invalid UTF-8, and what is escaped once stays as it is. */
-static void escapes_any_bytes(void **state)
+static void escape_random(void **state)
 {
 	srand(1);
 	for (int round = 0; round < 20000; round++) {
@@ -92,7 +92,7 @@ static void escapes_any_bytes(void **state)
 	}
 }
 
-static void parses_numbers(void **state)
+static void numbers(void **state)
 {
 	uint64_t n;
 
@@ -147,7 +147,7 @@ static void report_often(void)
 	report("again");
 }
 
-static void counts_repeated_lines(void **state)
+static void reports_counted(void **state)
 {
 	static const char twice[] = "test: again\ntest: and again\n";
 	char said[4096];
@@ -160,13 +160,55 @@ static void counts_repeated_lines(void **state)
 			    "test: and again (990 more times)\ntest: other \\x1b[2J\ntest: again (1 more times)\n");
 }
 
+static void report_flood(void)
+{
+	for (int i = 0; i < 1000; i++)
+		if (may_report())
+			report("file %d refused", i);
+	report("mine");
+}
+
+static void flood_bounded(void **state)
+{
+	char said[8192];
+
+	assert_int_equal(run(report_flood, said, sizeof(said)), 0);
+	assert_non_null(strstr(said, "test: file 99 refused\ntest: mine\n"
+				     "test: reports left out, as there were too many: 900\n"));
+	assert_null(strstr(said, "file 100 "));
+}
+
+/* Nobody reads standard error: a signal ends the wait. */
+static void report_to_full_pipe(void)
+{
+	int64_t began = now_ms();
+	int fds[2];
+
+	if (pipe(fds))
+		exit(10);
+	dup2(fds[1], STDERR_FILENO);
+	catch_stop();
+	signal(SIGALRM, SIG_DFL);
+	alarm(10);
+	if (fork() == 0) {
+		usleep(100000);
+		kill(getppid(), SIGINT);
+		_exit(0);
+	}
+	for (int i = 0; !stop_signal(); i++)
+		report("%0999d", i);
+	for (int i = 0; i < 100; i++)
+		report("%d", i);
+	exit(now_ms() - began < 1100 ? 42 : 11);
+}
+
 static void print_to_full(void)
 {
 	assert_true(freopen("/dev/full", "w", stdout));
 	printf("text\n");
 }
 
-static void fails_when_output_is_full(void **state)
+static void output_full(void **state)
 {
 	char said[4096];
 
@@ -218,30 +260,7 @@ static void write_to_slow_pipe(void)
 	exit(stop_signal() == SIGTERM ? 42 : 12);
 }
 
-/* Nobody reads standard error. */
-static void report_to_full_pipe(void)
-{
-	char data[4096] = "";
-	int64_t began = now_ms();
-	int fds[2];
-
-	if (pipe(fds) || dup2(fds[1], STDERR_FILENO) < 0)
-		exit(10);
-	catch_stop();
-	alarm(10);
-	if (fork() == 0) {
-		usleep(100000);
-		kill(getppid(), SIGINT);
-		_exit(0);
-	}
-	while (write_all(fds[1], data, sizeof(data)))
-		;
-	for (int i = 0; i < 100; i++)
-		report("line %d", i);
-	_exit(now_ms() - began < 1100 ? 42 : 11);
-}
-
-static void signals_end_blocked_writes(void **state)
+static void signals_end_writes(void **state)
 {
 	char said[4096];
 
@@ -253,13 +272,10 @@ static void signals_end_blocked_writes(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test(escapes_what_a_terminal_obeys),
-		cmocka_unit_test(escapes_what_is_no_utf8),
-		cmocka_unit_test(escapes_any_bytes),
-		cmocka_unit_test(parses_numbers),
-		cmocka_unit_test(counts_repeated_lines),
-		cmocka_unit_test(fails_when_output_is_full),
-		cmocka_unit_test(signals_end_blocked_writes),
+		cmocka_unit_test(escape_terminal), cmocka_unit_test(escape_no_utf8),
+		cmocka_unit_test(escape_random),   cmocka_unit_test(numbers),
+		cmocka_unit_test(reports_counted), cmocka_unit_test(flood_bounded),
+		cmocka_unit_test(output_full),	   cmocka_unit_test(signals_end_writes),
 	};
 
 	return cmocka_run_group_tests_name("common", tests, NULL, NULL);

@@ -282,10 +282,19 @@ static void console_stop(struct hmc *hmc)
 static enum hmc_verdict console_message(struct hmc *hmc, uint64_t sequence, const void *data, size_t len,
 					GBytes **reply)
 {
-	char *shown = escape_text(data, len, ESCAPE_ALL);
-	char *text = g_strdup_printf("[%" PRIu64 "] %zu %s: %s", sequence, len, len == 1 ? "byte" : "bytes", shown);
+	char *shown, *text, answer[FILE_ANSWER_MAX];
 	enum hmc_verdict verdict = HMC_TAKE;
+	size_t answer_len;
 
+	if (hmc_outbox_take_answer(hmc->outbox, data, len) == HMC_ANSWER_TAKEN)
+		return HMC_TAKE;
+	if (file_message_refuse(data, len, "hvpipe-hmc console runs there, and stores no files", answer, &answer_len) &&
+	    answer_len) {
+		hmc_say(hmc, "the next message is a file, which is refused: recv -d would store it");
+		*reply = g_bytes_new(answer, answer_len);
+	}
+	shown = escape_text(data, len, ESCAPE_ALL);
+	text = g_strdup_printf("[%" PRIu64 "] %zu %s: %s", sequence, len, len == 1 ? "byte" : "bytes", shown);
 	if (interactive) {
 		hmc_say(hmc, "%s", text);
 	} else {
@@ -305,16 +314,34 @@ static void console_changed(struct hmc *hmc)
 	end_if_done(hmc);
 }
 
-static void console_done(struct hmc *hmc, const char *name, uint64_t messages, uint64_t bytes, const char *error)
+static void console_done(struct hmc *hmc, const char *name, uint64_t messages, uint64_t bytes, enum hmc_outcome outcome,
+			 const char *text)
 {
-	if (error)
-		hmc_say(hmc, "%s", error);
-	else if (name)
-		hmc_say(hmc, "%s: %" PRIu64 " bytes in %" PRIu64 " %s, received by the partition", name, bytes,
-			messages, messages == 1 ? "message" : "messages");
-	/* A script needs the exit status to learn of a file or line that was not sent. */
-	if (error && !interactive)
-		hmc->status = EXIT_FAILURE;
+	switch (outcome) {
+	case HMC_OUTCOME_RECEIVED:
+		break;
+	case HMC_OUTCOME_STORED:
+		hmc_say(hmc, "%s: stored, %" PRIu64 " bytes in %" PRIu64 " %s, SHA-256 %s", name, bytes, messages,
+			messages == 1 ? "message" : "messages", text);
+		break;
+	case HMC_OUTCOME_REFUSED:
+		hmc_say(hmc, "%s: refused: %s", name, text);
+		break;
+	case HMC_OUTCOME_UNKNOWN:
+		hmc_say(hmc,
+			"%s: unknown whether it is stored: the partition has received it, but no answer came for %g "
+			"seconds; does `hvpipe recv -d` run there?",
+			name, FILE_ANSWER_MS / 1000.0);
+		break;
+	case HMC_OUTCOME_FAILED:
+		hmc_say(hmc, "%s", text);
+		break;
+	}
+	/* A script needs the exit status to learn of a file or line that did not arrive. */
+	if (!interactive && outcome >= HMC_OUTCOME_REFUSED)
+		hmc->status = outcome == HMC_OUTCOME_REFUSED ? EXIT_REFUSED :
+			      outcome == HMC_OUTCOME_UNKNOWN ? EXIT_UNKNOWN :
+							       EXIT_FAILURE;
 	if (hmc_outbox_items(hmc->outbox) < HMC_OUTBOX_WINDOW / 2)
 		watch_input(hmc);
 	end_if_done(hmc);

@@ -28,7 +28,8 @@ struct hmc_command {
 	void (*stop)(struct hmc *hmc);	/* may be NULL, as the others below but message */
 	enum hmc_verdict (*message)(struct hmc *hmc, uint64_t sequence, const void *data, size_t len, GBytes **reply);
 	void (*changed)(struct hmc *hmc);
-	void (*done)(struct hmc *hmc, const char *name, uint64_t messages, uint64_t bytes, const char *error);
+	void (*done)(struct hmc *hmc, const char *name, uint64_t messages, uint64_t bytes, enum hmc_outcome outcome,
+		     const char *text);
 	void (*say)(struct hmc *hmc, const char *text); /* NULL: a line on standard error */
 	bool (*unfinished)(struct hmc *hmc);		/* true if a signal now leaves something undone */
 };
@@ -42,7 +43,8 @@ struct hmc {
 	struct hmc_link *link;
 	struct hmc_outbox *outbox;
 	GSource *timeout;    /* of -t */
-	const char *awaited; /* "no message", say: what -t reports */
+	const char *awaited; /* "no message", say: what -t reports ... */
+	int awaited_status;  /* ... and the exit status then */
 	bool progress_shown;
 	int status;
 
@@ -51,6 +53,7 @@ struct hmc {
 	bool verbose;
 	bool file;
 	bool reply;
+	bool json;
 	uint64_t count; /* 0: without end */
 	const char *dir;
 	int timeout_ms; /* -1: without end */
@@ -87,8 +90,8 @@ void hmc_say(struct hmc *hmc, const char *format, ...) G_GNUC_PRINTF(2, 3);
 /* End the program in order, from the main loop. The first status other than 0 is kept. */
 void hmc_quit(struct hmc *hmc, int status);
 
-/* Begin the time of -t anew; @awaited is what to report when it is over. */
-void hmc_restart_timeout(struct hmc *hmc, const char *awaited);
+/* Begin the time of -t anew; @awaited is what to report when it is over, and @status the exit status then. */
+void hmc_restart_timeout(struct hmc *hmc, const char *awaited, int status);
 
 void hmc_clear_progress(struct hmc *hmc);
 

@@ -105,14 +105,15 @@ static gboolean on_timeout(gpointer user)
 	hmc_say(hmc, "%s: %s for %g seconds%s", hmc_link_address(hmc->link), hmc->awaited, hmc->timeout_ms / 1000.0,
 		pending);
 	g_free(pending);
-	hmc_quit(hmc, EXIT_NO_MESSAGE);
+	hmc_quit(hmc, hmc->awaited_status);
 	/* Once: the link still runs the main context while it ends. */
 	return G_SOURCE_REMOVE;
 }
 
-void hmc_restart_timeout(struct hmc *hmc, const char *awaited)
+void hmc_restart_timeout(struct hmc *hmc, const char *awaited, int status)
 {
 	hmc->awaited = awaited;
+	hmc->awaited_status = status;
 	if (hmc->timeout_ms >= 0)
 		hmc_start_timer(&hmc->timeout, hmc->timeout_ms, on_timeout, hmc);
 }
@@ -174,12 +175,13 @@ static const struct hmc_link_ops link_ops = {
 	.failed = on_failed,
 };
 
-static void on_done(void *user, const char *name, uint64_t messages, uint64_t bytes, const char *error)
+static void on_done(void *user, const char *name, uint64_t messages, uint64_t bytes, enum hmc_outcome outcome,
+		    const char *text)
 {
 	struct hmc *hmc = user;
 
 	if (hmc->command->done)
-		hmc->command->done(hmc, name, messages, bytes, error);
+		hmc->command->done(hmc, name, messages, bytes, outcome, text);
 }
 
 static gboolean on_stop(gint fd, GIOCondition condition, gpointer user)
@@ -226,8 +228,9 @@ static const struct hmc_command *const commands[] = { &hmc_console, &hmc_send,	&
 
 static const char exit_statuses[] =
 	"Exit status: 0 done; 1 failed; 2 wrong usage; 6 nothing came within -t SECONDS; 8 another process uses\n"
-	"the state file; 130 or 143 ended by SIGINT or SIGTERM before send, recv -n or the console's lines were\n"
-	"done (echo, recv without -n and a console with nothing unacknowledged end with 0 then).";
+	"the state file; 10 a file was refused; 11 unknown whether a file is stored; 130 or 143 ended by SIGINT or\n"
+	"SIGTERM before send, recv -n or the console's lines were done (echo, recv without -n and a console with\n"
+	"nothing unacknowledged end with 0 then).";
 
 /* All of -c: it may stand before the command and behind it, and each parse makes an array of its own. */
 static GPtrArray *addresses;
@@ -307,6 +310,7 @@ static void apply_options(struct hmc *hmc)
 	hmc->verbose = cli.verbose;
 	hmc->file = cli.file;
 	hmc->reply = cli.reply;
+	hmc->json = cli.json;
 	hmc->dir = cli.dir;
 	hmc->arguments = cli.rest ? cli.rest : none;
 	hmc->count = cli.count ? parse_count(cli.count) : 0;
@@ -367,7 +371,8 @@ int main(int argc, char **argv)
 	if (cli.fault && !hmc_link_set_faults(hmc.link, cli.fault, &error))
 		usage_error("--fault: %s", error->message);
 	hmc.loop = g_main_loop_new(NULL, FALSE);
-	hmc.outbox = hmc_outbox_new(hmc.link, hmc.state, hmc.message_size, on_done, &hmc);
+	hmc.outbox = hmc_outbox_new(hmc.link, hmc.state, hmc.message_size,
+				    hmc.timeout_ms >= 0 ? hmc.timeout_ms : FILE_ANSWER_MS, on_done, &hmc);
 	g_unix_fd_add(catch_stop(), G_IO_IN, on_stop, &hmc);
 	signal(SIGPIPE, SIG_IGN);
 	if (hmc.command->start(&hmc)) {

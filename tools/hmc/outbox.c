@@ -25,12 +25,14 @@ struct item {
 	char data[FILE_MESSAGE_MAX]; /* a line, or the begin of the next message of a raw file */
 	size_t len;
 
-	bool queued; /* to its end, or to its error */
+	bool queued;   /* to its end, or to its error */
+	bool answered; /* by the receiver of the file, or nobody waits for that any more */
+	enum hmc_outcome outcome;
 	uint64_t messages;
 	uint64_t bytes; /* read so far */
 	uint64_t size;	/* 0: not known */
 	uint64_t last;	/* sequence of the last message */
-	char *error;
+	char *text;	/* of the outcome */
 };
 
 struct hmc_outbox {
@@ -42,7 +44,13 @@ struct hmc_outbox {
 	GQueue items;
 	GSource *pump;
 	GSource *readable; /* on the item that is being read */
+	unsigned int answer_ms;
+	GSource *unanswered;
+	const struct item *awaited; /* the file whose answer is waited for */
 };
+
+/* Files sent without an answer so far, each with an open descriptor. */
+#define UNANSWERED_MAX 64
 
 static const char *shown(const char *path)
 {
@@ -62,7 +70,7 @@ static void free_item(struct item *item)
 {
 	close_item(item);
 	g_free(item->name);
-	g_free(item->error);
+	g_free(item->text);
 	g_free(item);
 }
 
@@ -70,9 +78,35 @@ static void free_item(struct item *item)
 static void end_item(struct hmc_outbox *outbox, struct item *item, char *error)
 {
 	hmc_stop_source(&outbox->readable);
-	close_item(item);
 	item->queued = true;
-	item->error = error;
+	if (error) {
+		item->outcome = HMC_OUTCOME_FAILED;
+		item->text = error;
+		item->answered = true;
+	}
+	/* A file may have to be sent again. */
+	if (error || item->kind == HMC_OUTBOX_RAW)
+		close_item(item);
+}
+
+/* The outcome of a file is known. Takes the text. */
+static void end_answer(struct item *item, enum hmc_outcome outcome, char *text)
+{
+	item->answered = true;
+	item->queued = true;
+	item->outcome = outcome;
+	item->text = text;
+	close_item(item);
+}
+
+static bool is_received(const struct hmc_outbox *outbox, const struct item *item)
+{
+	return item->queued && item->last <= hmc_state_acknowledged(outbox->state);
+}
+
+static bool needs_answer(const struct item *item)
+{
+	return item->name && item->kind == HMC_OUTBOX_FILE && !item->answered;
 }
 
 static char *open_raw(struct item *item)
@@ -211,20 +245,87 @@ static bool queue_item(struct hmc_outbox *outbox, struct item *item)
 	return item->queued;
 }
 
+static gboolean on_unanswered(gpointer user)
+{
+	struct hmc_outbox *outbox = user;
+
+	hmc_stop_source(&outbox->unanswered);
+	end_answer(g_queue_peek_head(&outbox->items), HMC_OUTCOME_UNKNOWN, NULL);
+	hmc_outbox_settle(outbox);
+	return G_SOURCE_REMOVE;
+}
+
+/* The time for an answer begins when the partition has received the file, and the one before it was answered. */
+static void await_answer(struct hmc_outbox *outbox)
+{
+	const struct item *item = g_queue_peek_head(&outbox->items);
+
+	if (item && !(needs_answer(item) && is_received(outbox, item)))
+		item = NULL;
+	if (item == outbox->awaited)
+		return;
+	outbox->awaited = item;
+	hmc_stop_source(&outbox->unanswered);
+	if (item)
+		hmc_start_timer(&outbox->unanswered, outbox->answer_ms, on_unanswered, outbox);
+}
+
 void hmc_outbox_settle(struct hmc_outbox *outbox)
 {
+	unsigned int nr_unanswered = 0;
 	struct item *item;
 
 	hmc_stop_source(&outbox->pump);
-	for (GList *l = outbox->items.head; l; l = l->next)
-		if (!queue_item(outbox, l->data))
+	for (GList *l = outbox->items.head; l; l = l->next) {
+		nr_unanswered += needs_answer(l->data);
+		if (nr_unanswered > UNANSWERED_MAX || !queue_item(outbox, l->data))
 			break;
-	while ((item = g_queue_peek_head(&outbox->items)) && item->queued &&
-	       item->last <= hmc_state_acknowledged(outbox->state)) {
+	}
+	while ((item = g_queue_peek_head(&outbox->items)) && is_received(outbox, item) && !needs_answer(item)) {
 		g_queue_pop_head(&outbox->items);
-		outbox->done(outbox->user, item->name, item->messages, item->bytes, item->error);
+		outbox->done(outbox->user, item->name, item->messages, item->bytes, item->outcome, item->text);
 		free_item(item);
 	}
+	await_answer(outbox);
+}
+
+enum hmc_answer hmc_outbox_take_answer(struct hmc_outbox *outbox, const void *data, size_t len)
+{
+	struct file_message_error error;
+	struct file_answer answer;
+
+	for (GList *l = outbox->items.head; l; l = l->next) {
+		struct item *item = l->data;
+
+		if (!item->open || !needs_answer(item))
+			continue;
+		switch (file_sender_take(&item->file, data, len, &error)) {
+		case FILE_OUTCOME_NONE:
+			return HMC_ANSWER_NONE;
+		case FILE_OUTCOME_OTHER:
+			continue;
+		case FILE_OUTCOME_STORED:
+			end_answer(item, HMC_OUTCOME_STORED, g_strdup(item->file.sha256));
+			break;
+		case FILE_OUTCOME_REFUSED:
+			end_answer(item, HMC_OUTCOME_REFUSED, g_strdup(error.text));
+			break;
+		case FILE_OUTCOME_AGAIN:
+			item->queued = false;
+			item->bytes = 0;
+			break;
+		}
+		pump_soon(outbox);
+		return HMC_ANSWER_TAKEN;
+	}
+	return file_answer_parse(&answer, data, len) ? HMC_ANSWER_LATE : HMC_ANSWER_NONE;
+}
+
+bool hmc_outbox_awaits_answer(const struct hmc_outbox *outbox)
+{
+	const struct item *item = g_queue_peek_head((GQueue *)&outbox->items);
+
+	return item && needs_answer(item) && is_received(outbox, item);
 }
 
 static gboolean on_pump(gpointer user)
@@ -244,13 +345,14 @@ static void pump_soon(struct hmc_outbox *outbox)
 }
 
 struct hmc_outbox *hmc_outbox_new(struct hmc_link *link, const struct hmc_state *state, size_t message_size,
-				  hmc_outbox_done done, void *user)
+				  unsigned int answer_ms, hmc_outbox_done done, void *user)
 {
 	struct hmc_outbox *outbox = g_new0(struct hmc_outbox, 1);
 
 	outbox->link = link;
 	outbox->state = state;
 	outbox->message_size = message_size;
+	outbox->answer_ms = answer_ms;
 	outbox->done = done;
 	outbox->user = user;
 	g_queue_init(&outbox->items);
@@ -261,6 +363,7 @@ void hmc_outbox_free(struct hmc_outbox *outbox)
 {
 	hmc_stop_source(&outbox->pump);
 	hmc_stop_source(&outbox->readable);
+	hmc_stop_source(&outbox->unanswered);
 	g_queue_clear_full(&outbox->items, (GDestroyNotify)free_item);
 	g_free(outbox);
 }

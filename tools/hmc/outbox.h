@@ -21,15 +21,27 @@ enum hmc_outbox_kind {
 
 struct hmc_outbox;
 
-/*
- * Called when an item is done: the partition has received all its messages, or @error (NULL: none) says why not all of
- * it was sent. @name is the path, NULL for a line. The caller is the main loop, or hmc_outbox_settle().
- */
-typedef void (*hmc_outbox_done)(void *user, const char *name, uint64_t messages, uint64_t bytes, const char *error);
+/* What became of an item; @text below says more. */
+enum hmc_outcome {
+	HMC_OUTCOME_RECEIVED, /* by the partition; of what is no file message nothing more is known */
+	HMC_OUTCOME_STORED,   /* the receiver said so; the text is the SHA-256 */
+	HMC_OUTCOME_REFUSED,  /* the receiver said so, and the text is its reason */
+	HMC_OUTCOME_UNKNOWN,  /* received by the partition, but the receiver does not answer; no text */
+	HMC_OUTCOME_FAILED,   /* not all of it was sent; the text is the error */
+};
 
-/* @message_size: bytes of each message of a file, FILE_MESSAGE_MAX at most. */
+/*
+ * Called when an item is done. @name is the path, NULL for a line. The caller is the main loop, or hmc_outbox_settle().
+ */
+typedef void (*hmc_outbox_done)(void *user, const char *name, uint64_t messages, uint64_t bytes,
+				enum hmc_outcome outcome, const char *text);
+
+/*
+ * @message_size: bytes of each message of a file, FILE_MESSAGE_MAX at most.
+ * @answer_ms: how long to wait for the answer to a file that the partition has received.
+ */
 struct hmc_outbox *hmc_outbox_new(struct hmc_link *link, const struct hmc_state *state, size_t message_size,
-				  hmc_outbox_done done, void *user);
+				  unsigned int answer_ms, hmc_outbox_done done, void *user);
 void hmc_outbox_free(struct hmc_outbox *outbox);
 
 /* Find out if this path can be sent, without sending. Returns NULL, or the error's text for g_free(). */
@@ -41,6 +53,18 @@ void hmc_outbox_add_line(struct hmc_outbox *outbox, const void *data, size_t len
 
 /* The link's state has changed: continue. */
 void hmc_outbox_changed(struct hmc_outbox *outbox);
+
+enum hmc_answer {
+	HMC_ANSWER_NONE,  /* the message is no receiver's answer */
+	HMC_ANSWER_TAKEN, /* it is one to an item */
+	HMC_ANSWER_LATE,  /* it is one to a file that nobody waits for any more */
+};
+
+/* Take a message of the partition that may be the answer to a file. */
+enum hmc_answer hmc_outbox_take_answer(struct hmc_outbox *outbox, const void *data, size_t len);
+
+/* True if the partition has received the whole of a file, and its receiver has not answered. */
+bool hmc_outbox_awaits_answer(const struct hmc_outbox *outbox);
 
 /* Queue messages and report items that are done now, not from the main loop. Not from within hmc_outbox_done. */
 void hmc_outbox_settle(struct hmc_outbox *outbox);

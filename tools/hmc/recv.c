@@ -7,11 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Replies of echo that the partition has not received. Beyond them echo refuses messages. */
-#define ECHO_PENDING_MAX 1024
+#include "json-lines.h"
+
+/* Replies of echo, or answers to files, that the partition has not received. Beyond them messages are refused. */
+#define REPLIES_MAX 1024
 
 static uint64_t received; /* messages, or files with -d */
-static struct file_receiver receiver = { .dir = -1, .fd = -1 };
+static struct file_receiver receiver = { .dir = -1 };
 
 static bool recv_start(struct hmc *hmc)
 {
@@ -22,7 +24,7 @@ static bool recv_start(struct hmc *hmc)
 		hmc->status = EXIT_FAILURE;
 		return false;
 	}
-	hmc_restart_timeout(hmc, "no message");
+	hmc_restart_timeout(hmc, "no message", EXIT_NO_MESSAGE);
 	return true;
 }
 
@@ -37,40 +39,67 @@ static bool recv_is_done(struct hmc *hmc)
 	return hmc->count && received >= hmc->count;
 }
 
-static enum hmc_verdict recv_file(struct hmc *hmc, uint64_t sequence, const void *data, size_t len)
+/* Print the name of a complete file, or with --json what there is to know of a file. */
+static bool print_file(struct hmc *hmc, const char *refusal)
+{
+	char *source = hmc_source_name(hmc_state_source(hmc->state));
+	char *line = hmc->json ? json_file(source, &receiver, refusal) :
+				 escape_text(receiver.name, strlen(receiver.name), ESCAPE_ALL);
+	bool ok = line && hmc_write_out(hmc, line, strlen(line)) && (hmc->json || hmc_write_out(hmc, "\n", 1));
+
+	free(line);
+	g_free(source);
+	return ok;
+}
+
+static enum hmc_verdict recv_file(struct hmc *hmc, const void *data, size_t len, GBytes **reply)
 {
 	struct file_message_error error;
-	char *name, *line;
-	bool ok;
+	struct file_answer answer;
+	enum file_receiver_result result;
 
-	switch (file_receiver_take(&receiver, data, len, &error)) {
-	case FILE_RECEIVER_COMPLETE:
-		if (error.text[0])
-			hmc_say(hmc, "%s", error.text);
-		name = escape_text(receiver.name, strlen(receiver.name), ESCAPE_ALL);
-		line = g_strdup_printf("%s\n", name);
-		free(name);
-		ok = hmc_write_out(hmc, line, strlen(line));
-		g_free(line);
-		if (!ok)
-			return HMC_LEAVE;
-		received++;
-		return HMC_TAKE;
-	case FILE_RECEIVER_MORE:
-		if (error.text[0])
-			hmc_say(hmc, "%s", error.text);
-		return HMC_TAKE;
-	case FILE_RECEIVER_ERROR:
-		break;
+	if (hmc_state_pending(hmc->state)->length >= REPLIES_MAX) {
+		hmc_say(hmc, "%s: message refused: the partition has not received %d answers",
+			hmc_link_address(hmc->link), REPLIES_MAX);
+		return HMC_REFUSE;
 	}
-	if (errno == EBADMSG) {
-		hmc_say(hmc, "message %" PRIu64 " of %zu bytes refused: %s", sequence, len, error.text);
+	result = file_receiver_take(&receiver, data, len, &error);
+	if (result == FILE_RECEIVER_NONE && file_answer_parse(&answer, data, len)) {
+		hmc_say(hmc, "answer to a file that nobody waits for");
+		return HMC_TAKE;
+	}
+	if (result == FILE_RECEIVER_NONE) {
+		if (may_report())
+			hmc_say(hmc, "message of %zu bytes refused: %s", len, error.text);
 		hmc->status = EXIT_FAILURE;
 		return HMC_REFUSE;
 	}
-	hmc_say(hmc, "%s: %s; message %" PRIu64 " was not acknowledged", hmc->dir, error.text, sequence);
-	hmc_quit(hmc, EXIT_FAILURE);
-	return HMC_LEAVE;
+	if (result == FILE_RECEIVER_REFUSED)
+		hmc->status = EXIT_FAILURE;
+	if (error.text[0] && may_report())
+		hmc_say(hmc, "%s%s", result == FILE_RECEIVER_REFUSED ? "file refused: " : "", error.text);
+	if ((result == FILE_RECEIVER_COMPLETE && !print_file(hmc, NULL)) ||
+	    (result == FILE_RECEIVER_REFUSED && hmc->json && !print_file(hmc, error.text)))
+		return HMC_LEAVE;
+	received += result == FILE_RECEIVER_COMPLETE;
+	if (receiver.answer_len)
+		*reply = g_bytes_new(receiver.answer, receiver.answer_len);
+	return HMC_TAKE;
+}
+
+static bool print_message(struct hmc *hmc, uint64_t sequence, const void *data, size_t len)
+{
+	char *source, *line;
+	bool ok;
+
+	if (!hmc->json)
+		return hmc_write_message(hmc, data, len);
+	source = hmc_source_name(hmc_state_source(hmc->state));
+	line = json_message(source, sequence, data, len);
+	ok = line && hmc_write_out(hmc, line, strlen(line));
+	free(line);
+	g_free(source);
+	return ok;
 }
 
 static enum hmc_verdict recv_message(struct hmc *hmc, uint64_t sequence, const void *data, size_t len, GBytes **reply)
@@ -80,9 +109,9 @@ static enum hmc_verdict recv_message(struct hmc *hmc, uint64_t sequence, const v
 	if (recv_is_done(hmc))
 		return HMC_LEAVE;
 	if (hmc->dir) {
-		verdict = recv_file(hmc, sequence, data, len);
+		verdict = recv_file(hmc, data, len, reply);
 	} else {
-		verdict = hmc_write_message(hmc, data, len) ? HMC_TAKE : HMC_LEAVE;
+		verdict = print_message(hmc, sequence, data, len) ? HMC_TAKE : HMC_LEAVE;
 		received++;
 	}
 	if (verdict == HMC_LEAVE)
@@ -90,7 +119,7 @@ static enum hmc_verdict recv_message(struct hmc *hmc, uint64_t sequence, const v
 	if (recv_is_done(hmc))
 		hmc_quit(hmc, EXIT_SUCCESS);
 	else
-		hmc_restart_timeout(hmc, "no message");
+		hmc_restart_timeout(hmc, "no message", EXIT_NO_MESSAGE);
 	return verdict;
 }
 
@@ -101,7 +130,10 @@ static bool recv_unfinished(struct hmc *hmc)
 
 static const GOptionEntry recv_options[] = {
 	{ "count", 'n', 0, G_OPTION_ARG_STRING, &cli.count, "End after N messages, with -d after N files", "N" },
-	{ "dir", 'd', 0, G_OPTION_ARG_FILENAME, &cli.dir, "Take file messages and store the files in DIR", "DIR" },
+	{ "dir", 'd', 0, G_OPTION_ARG_FILENAME, &cli.dir,
+	  "Take file messages, store the files in DIR, and tell their sender", "DIR" },
+	{ "json", 'j', 0, G_OPTION_ARG_NONE, &cli.json, "Write a line of JSON for each message, with -d for each file",
+	  NULL },
 	TIMEOUT_OPTION("End with status 6 when no message comes for so long"),
 	G_OPTION_ENTRY_NULL
 };
@@ -126,9 +158,9 @@ static bool echo_start(struct hmc *hmc)
 
 static enum hmc_verdict echo_message(struct hmc *hmc, uint64_t sequence, const void *data, size_t len, GBytes **reply)
 {
-	if (hmc_state_pending(hmc->state)->length >= ECHO_PENDING_MAX) {
-		hmc_say(hmc, "%s: message %" PRIu64 " refused: the partition has not received %d replies",
-			hmc_link_address(hmc->link), sequence, ECHO_PENDING_MAX);
+	if (hmc_state_pending(hmc->state)->length >= REPLIES_MAX) {
+		hmc_say(hmc, "%s: message refused: the partition has not received %d replies",
+			hmc_link_address(hmc->link), REPLIES_MAX);
 		return HMC_REFUSE;
 	}
 	*reply = g_bytes_new(data, len);

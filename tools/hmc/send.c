@@ -15,7 +15,9 @@ static struct {
 	GSource *tick;	       /* progress and stalls */
 	unsigned int argument; /* the next one to send */
 	bool reply_wanted;
+	bool replied; /* before the receiver of the file answered */
 	char *reply_name;
+	int status;
 	gint64 started;
 	gint64 moved; /* the time of the last acknowledgement */
 	uint64_t acknowledged;
@@ -58,6 +60,15 @@ static gboolean on_tick(gpointer user)
 	return G_SOURCE_CONTINUE;
 }
 
+/* The outbox has a time of its own for the answer to a file. */
+static void await_acknowledgement(struct hmc *hmc)
+{
+	if (hmc->file && !hmc_state_pending(hmc->state)->length && hmc_outbox_awaits_answer(hmc->outbox))
+		hmc_stop_source(&hmc->timeout);
+	else
+		hmc_restart_timeout(hmc, "nothing acknowledged", hmc->file ? EXIT_UNKNOWN : EXIT_NO_MESSAGE);
+}
+
 static void send_next(struct hmc *hmc)
 {
 	enum hmc_outbox_kind kind = hmc->file ? HMC_OUTBOX_FILE : HMC_OUTBOX_RAW;
@@ -66,7 +77,7 @@ static void send_next(struct hmc *hmc)
 	/* With --reply one file at a time, as a reply belongs to the file before it. */
 	while (hmc->arguments[session.argument] && (!hmc->reply || !hmc_outbox_items(hmc->outbox)))
 		hmc_outbox_add_path(hmc->outbox, hmc->arguments[session.argument++], kind);
-	hmc_restart_timeout(hmc, "nothing acknowledged");
+	await_acknowledgement(hmc);
 }
 
 /* End when all was sent, and also the messages that an earlier run left in the state file. */
@@ -74,7 +85,7 @@ static void end_of_send(struct hmc *hmc)
 {
 	if (!session.reply_wanted && !hmc_outbox_items(hmc->outbox) && !hmc->arguments[session.argument] &&
 	    !hmc_state_pending(hmc->state)->length)
-		hmc_quit(hmc, EXIT_SUCCESS);
+		hmc_quit(hmc, session.status);
 }
 
 static bool send_start(struct hmc *hmc)
@@ -119,55 +130,118 @@ static void send_changed(struct hmc *hmc)
 		session.moved = g_get_monotonic_time();
 		session.stall_reported = false;
 		if (!session.reply_wanted)
-			hmc_restart_timeout(hmc, "nothing acknowledged");
+			await_acknowledgement(hmc);
 	}
 	end_of_send(hmc);
 }
 
-static void send_done(struct hmc *hmc, const char *name, uint64_t messages, uint64_t bytes, const char *error)
+/* The name to print before the reply to a file; NULL for standard input alone, which needs none. */
+static char *reply_name(struct hmc *hmc, const char *name)
 {
-	if (error) {
-		hmc_say(hmc, "%s", error);
-		hmc_quit(hmc, EXIT_FAILURE);
-		return;
-	}
-	if (hmc->verbose)
-		hmc_say(hmc, "%s: %" PRIu64 " bytes in %" PRIu64 " %s, all acknowledged", name, bytes, messages,
-			messages == 1 ? "message" : "messages");
-	if (hmc->reply) {
-		session.reply_wanted = true;
-		/* Standard input alone needs no name. */
-		session.reply_name = strcmp(name, "-") ? g_strdup(name) :
-				     hmc->arguments[1] ? g_strdup("standard input") :
-							 NULL;
-		hmc_restart_timeout(hmc, "no message");
-	}
-	end_of_send(hmc);
+	return strcmp(name, "-") ? g_strdup(name) : hmc->arguments[1] ? g_strdup("standard input") : NULL;
 }
 
-static enum hmc_verdict send_message(struct hmc *hmc, uint64_t sequence, const void *data, size_t len, GBytes **reply)
+/* Tell what became of a file. Returns false when nothing more is to be sent. */
+static bool tell_outcome(struct hmc *hmc, const char *name, enum hmc_outcome outcome, const char *text)
 {
-	const char *text = data;
-	GString *line;
+	char *line;
 	bool ok;
 
-	/* The acknowledgement before the reply may not have been handled yet. */
-	if (hmc->reply && !session.reply_wanted)
-		hmc_outbox_settle(hmc->outbox);
-	if (!session.reply_wanted) {
-		hmc_say(hmc, "%s: message %" PRIu64 " of %zu bytes refused: no reply is expected",
-			hmc_link_address(hmc->link), sequence, len);
-		return HMC_REFUSE;
+	switch (outcome) {
+	case HMC_OUTCOME_RECEIVED:
+		return true;
+	case HMC_OUTCOME_STORED:
+		line = g_strdup_printf("%s: stored, SHA-256 %s\n", name, text);
+		ok = hmc_write_out(hmc, line, strlen(line));
+		g_free(line);
+		return ok;
+	case HMC_OUTCOME_REFUSED:
+		hmc_say(hmc, "%s: refused: %s", name, text);
+		session.status = EXIT_REFUSED;
+		return true;
+	case HMC_OUTCOME_UNKNOWN:
+		hmc_say(hmc,
+			"%s: unknown whether it is stored: the partition has received it, but no answer came for %g "
+			"seconds; does `hvpipe recv -d` run there?",
+			name, (hmc->timeout_ms >= 0 ? hmc->timeout_ms : FILE_ANSWER_MS) / 1000.0);
+		hmc_quit(hmc, EXIT_UNKNOWN);
+		return false;
+	case HMC_OUTCOME_FAILED:
+		hmc_say(hmc, "%s", text);
+		hmc_quit(hmc, EXIT_FAILURE);
+		return false;
 	}
-	line = g_string_new(NULL);
-	if (session.reply_name)
-		g_string_append_printf(line, "%s: ", session.reply_name);
-	g_string_append_len(line, data, len);
+	return false;
+}
+
+static void send_done(struct hmc *hmc, const char *name, uint64_t messages, uint64_t bytes, enum hmc_outcome outcome,
+		      const char *text)
+{
+	bool replied = session.replied;
+
+	session.replied = false;
+	if (hmc->verbose && outcome != HMC_OUTCOME_FAILED && outcome != HMC_OUTCOME_REFUSED)
+		hmc_say(hmc, "%s: %" PRIu64 " bytes in %" PRIu64 " %s, all acknowledged", name, bytes, messages,
+			messages == 1 ? "message" : "messages");
+	if (!tell_outcome(hmc, name, outcome, text))
+		return;
+	if (hmc->reply && outcome != HMC_OUTCOME_REFUSED && !replied) {
+		session.reply_wanted = true;
+		session.reply_name = reply_name(hmc, name);
+		hmc_restart_timeout(hmc, "no message", EXIT_NO_MESSAGE);
+	} else if (hmc->reply) {
+		send_next(hmc);
+	}
+	end_of_send(hmc);
+}
+
+static bool print_reply(struct hmc *hmc, const char *name, const char *text, size_t len)
+{
+	GString *line = g_string_new(NULL);
+	bool ok;
+
+	if (name)
+		g_string_append_printf(line, "%s: ", name);
+	g_string_append_len(line, text, len);
 	if (text[len - 1] != '\n')
 		g_string_append_c(line, '\n');
 	ok = hmc_write_message(hmc, line->str, line->len);
 	g_string_free(line, TRUE);
-	if (!ok)
+	return ok;
+}
+
+static enum hmc_verdict send_message(struct hmc *hmc, uint64_t sequence, const void *data, size_t len, GBytes **reply)
+{
+	const char *name;
+	uint64_t offset, size;
+
+	switch (hmc_outbox_take_answer(hmc->outbox, data, len)) {
+	case HMC_ANSWER_LATE:
+		if (may_report())
+			hmc_say(hmc, "%s: answer to a file of an earlier run: %.*s", hmc_link_address(hmc->link),
+				(int)len - 1, (const char *)data);
+		return HMC_TAKE;
+	case HMC_ANSWER_TAKEN:
+		return HMC_TAKE;
+	case HMC_ANSWER_NONE:
+		break;
+	}
+
+	/* The acknowledgement before the reply may not have been handled yet. */
+	if (hmc->reply && !session.reply_wanted)
+		hmc_outbox_settle(hmc->outbox);
+	if (hmc->reply && !session.reply_wanted && !session.replied && hmc_outbox_awaits_answer(hmc->outbox) &&
+	    hmc_outbox_progress(hmc->outbox, &name, &offset, &size)) {
+		session.replied = true;
+		return print_reply(hmc, name, data, len) ? HMC_TAKE : HMC_LEAVE;
+	}
+	if (!session.reply_wanted) {
+		if (may_report())
+			hmc_say(hmc, "%s: message of %zu bytes refused: no reply is expected",
+				hmc_link_address(hmc->link), len);
+		return HMC_REFUSE;
+	}
+	if (!print_reply(hmc, session.reply_name, data, len))
 		return HMC_LEAVE;
 	session.reply_wanted = false;
 	g_clear_pointer(&session.reply_name, g_free);
@@ -183,12 +257,13 @@ static bool send_unfinished(struct hmc *hmc)
 
 static const GOptionEntry send_options[] = {
 	{ "file", 'f', 0, G_OPTION_ARG_NONE, &cli.file,
-	  "As file messages, with name and size, for `recv -d` over there", NULL },
+	  "As file messages, for `recv -d` over there; wait until it says that the file is stored", NULL },
 	{ "reply", 'r', 0, G_OPTION_ARG_NONE, &cli.reply,
 	  "Wait for one message after each FILE and print `NAME: reply`", NULL },
 	{ "message-size", 'm', 0, G_OPTION_ARG_STRING, &cli.message_size,
 	  "Bytes of each message; default 4048, which every kernel receives, at most 4088", "BYTES" },
-	TIMEOUT_OPTION("End with status 6 when nothing is acknowledged, or no reply comes, for so long"),
+	TIMEOUT_OPTION("End with status 6 when nothing is acknowledged, or no reply comes, for so long; with -f with "
+		       "status 11, also when no answer comes for so long, 30 by default"),
 	G_OPTION_ENTRY_NULL
 };
 

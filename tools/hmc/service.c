@@ -156,23 +156,29 @@ static enum hmc_verdict run_command(struct hmc_service *service, uint64_t sequen
 	return verdict;
 }
 
-static enum hmc_verdict store_file(struct hmc_service *service, uint64_t sequence, const void *data, size_t len)
+static enum hmc_verdict store_file(struct hmc_service *service, uint64_t sequence, const void *data, size_t len,
+				   GBytes **reply)
 {
 	struct file_message_error error;
 
 	switch (file_receiver_take(&service->inbox, data, len, &error)) {
+	case FILE_RECEIVER_NONE:
+		return refuse(service, "message %" PRIu64 " refused: %s", sequence, error.text);
+	case FILE_RECEIVER_REFUSED:
+		/* The answer says so: the message itself is taken. */
+		refuse(service, "file refused: %s", error.text);
+		break;
 	case FILE_RECEIVER_COMPLETE:
 		service->files++;
 		tell(service, "%s/%s stored, %" PRIu64 " bytes", service->config->inbox, service->inbox.name,
 		     service->inbox.size);
-		break;
-	case FILE_RECEIVER_MORE:
-		break;
-	case FILE_RECEIVER_ERROR:
-		return refuse(service, "message %" PRIu64 " refused: %s", sequence, error.text);
+		/* fall through */
+	default:
+		if (error.text[0])
+			tell(service, "%s", error.text);
 	}
-	if (error.text[0])
-		tell(service, "%s", error.text);
+	if (service->inbox.answer_len)
+		*reply = g_bytes_new(service->inbox.answer, service->inbox.answer_len);
 	return HMC_TAKE;
 }
 
@@ -189,7 +195,7 @@ static enum hmc_verdict on_message(void *user, uint64_t sequence, const void *da
 		return refuse(service, "message %" PRIu64 " refused: the partition has not received %d replies",
 			      sequence, PENDING_MAX);
 	if (service->config->inbox && is_file(data, len))
-		return store_file(service, sequence, data, len);
+		return store_file(service, sequence, data, len, reply);
 	if (service->config->command)
 		return run_command(service, sequence, data, len);
 	if (!service->config->echo)
@@ -264,7 +270,7 @@ struct hmc_service *hmc_service_new(const struct hmc_link_config *config, struct
 
 	service->config = hmc_link_config_copy(config);
 	service->loop = loop;
-	service->inbox.dir = service->inbox.fd = -1;
+	service->inbox.dir = -1;
 	service->environment = g_environ_setenv(g_get_environ(), "HVPIPE_PARTITION", config->partition, TRUE);
 	service->environment = g_environ_setenv(service->environment, "HVPIPE_SOURCE", source, TRUE);
 	g_free(source);

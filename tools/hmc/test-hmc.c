@@ -2,6 +2,7 @@
 /* What hvpipe-hmc(1) promises as a program: run here, with the test as its hypervisor. argv[1] is the program. */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <pty.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -19,18 +20,22 @@
 #include <cmocka.h>
 #include <glib.h>
 
+#include "common.h"
 #include "spapr_hvpipe_link.h"
+#include "test-program.h"
 
-#define SOURCE	   0x02000001
-#define PATIENCE_S 20
-#define CREDIT	   1000
+#define SOURCE 0x02000001
+#define CREDIT 1000
+
+/* SHA-256 of "one" */
+#define SHA_ONE "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed"
+
+const char program_name[] = "test-hmc";
 
 static const char *program;
 static char *dir;
 static int listener = -1;
 static int peer = -1;
-static pid_t pid;
-static int in = -1, out = -1, err = -1; /* the program's */
 
 static char *in_dir(const char *name)
 {
@@ -42,21 +47,10 @@ static char *in_dir(const char *name)
 	return path;
 }
 
-static void close_all(void)
-{
-	int *const fds[] = { &in, &out, &err, &peer };
-
-	for (size_t i = 0; i < G_N_ELEMENTS(fds); i++) {
-		if (*fds[i] >= 0)
-			close(*fds[i]);
-		*fds[i] = -1;
-	}
-}
-
 static int setup(void **context)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	struct timeval patience = { .tv_sec = PATIENCE_S };
+	struct timeval patience = { .tv_sec = LIMIT_S };
 
 	dir = g_dir_make_tmp("test-hvpipe-hmc-XXXXXX", NULL);
 	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -72,13 +66,9 @@ static int teardown(void **context)
 	char *command = g_strdup_printf("rm -r %s", dir);
 	int result;
 
-	if (pid > 0) {
-		kill(pid, SIGKILL);
-		waitpid(pid, NULL, 0);
-	}
-	pid = 0;
-	close_all();
-	close(listener);
+	end_program();
+	close_fd(&peer);
+	close_fd(&listener);
 	result = system(command);
 	g_free(command);
 	g_free(dir);
@@ -94,101 +84,15 @@ static int teardown(void **context)
 
 static void start_argv(const char *const *argv)
 {
-	int in_pipe[2], out_pipe[2], err_pipe[2];
-
-	if (peer >= 0)
-		close(peer);
-	peer = -1;
-	close_all();
-	assert_int_equal(pipe2(in_pipe, O_CLOEXEC), 0);
-	assert_int_equal(pipe2(out_pipe, O_CLOEXEC), 0);
-	assert_int_equal(pipe2(err_pipe, O_CLOEXEC), 0);
-	pid = fork();
-	if (pid == 0) {
-		dup2(in_pipe[0], STDIN_FILENO);
-		dup2(out_pipe[1], STDOUT_FILENO);
-		dup2(err_pipe[1], STDERR_FILENO);
-		execv(program, (char **)argv);
-		_exit(127);
-	}
-	close(in_pipe[0]);
-	close(out_pipe[1]);
-	close(err_pipe[1]);
-	in = in_pipe[1];
-	out = out_pipe[0];
-	err = err_pipe[0];
+	close_fd(&peer);
+	start_program(argv, -1);
 }
 
-static void type(const char *text)
+static void kill_program(void)
 {
-	assert_int_equal(write(in, text, strlen(text)), strlen(text));
-}
-
-static void close_input(void)
-{
-	close(in);
-	in = -1;
-}
-
-static int wait_for_end(void)
-{
-	int status;
-
-	assert_int_equal(waitpid(pid, &status, 0), pid);
+	kill(pid, SIGKILL);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
 	pid = 0;
-	return status;
-}
-
-static void expect_exit(int code)
-{
-	int status = wait_for_end();
-
-	assert_true(WIFEXITED(status));
-	assert_int_equal(WEXITSTATUS(status), code);
-}
-
-/* All that comes from there until its end. */
-static char *read_all(int fd)
-{
-	GString *text = g_string_new(NULL);
-	char data[4096];
-	ssize_t n;
-
-	while ((n = read(fd, data, sizeof(data))) > 0)
-		g_string_append_len(text, data, n);
-	return g_string_free(text, FALSE);
-}
-
-static void expect_text(int fd, const char *expected)
-{
-	char *text = read_all(fd);
-
-	assert_string_equal(text, expected);
-	g_free(text);
-}
-
-static void expect_words(int fd, const char *words)
-{
-	char *text = read_all(fd);
-
-	if (!strstr(text, words))
-		fail_msg("'%s' is not in: %s", words, text);
-	g_free(text);
-}
-
-/* Read until these words came. */
-static void wait_for_words(int fd, const char *words)
-{
-	GString *text = g_string_new(NULL);
-	char c;
-
-	while (!strstr(text->str, words)) {
-		if (read(fd, &c, 1) != 1)
-			fail_msg("'%s' is not in: %s", words, text->str);
-		if (c)
-			g_string_append_c(text, c);
-	}
-	g_string_free(text, TRUE);
 }
 
 /*
@@ -204,7 +108,7 @@ static bool peer_try_read(void *data, size_t len)
 static bool peer_try_accept(HvpipeLinkHmcState *s)
 {
 	uint8_t frame[HVPIPE_LINK_HEADER_SIZE + HVPIPE_LINK_HMC_STATE_SIZE];
-	struct timeval patience = { .tv_sec = PATIENCE_S };
+	struct timeval patience = { .tv_sec = LIMIT_S };
 
 	if (peer >= 0)
 		close(peer);
@@ -287,6 +191,32 @@ static void expect_frame(HvpipeLinkType frame_type, uint64_t sequence, const cha
 		assert_string_equal(payload, expected);
 }
 
+/* A file message of the program; its ID as text. */
+static const char *expect_file(uint64_t sequence, const char *line_end)
+{
+	char payload[HVPIPE_LINK_MAX_PAYLOAD + 1];
+	HvpipeLinkHeader header;
+	static char id[17];
+
+	assert_true(try_frame(&header, payload));
+	assert_int_equal(header.type, HVPIPE_LINK_MESSAGE);
+	assert_int_equal(header.sequence, sequence);
+	assert_true(g_str_has_prefix(payload, "FILE "));
+	g_strlcpy(id, payload + 5, sizeof(id));
+	assert_string_equal(payload + 22, line_end);
+	return id;
+}
+
+/* The partition's answer to a file: what stands behind the ID. */
+static void peer_answer(uint64_t sequence, const char *word, const char *id, const char *rest)
+{
+	char *answer = g_strdup_printf("%s %s %s\n", word, id, rest);
+
+	peer_frame(HVPIPE_LINK_MESSAGE, sequence, answer);
+	expect_frame(HVPIPE_LINK_ACK, sequence, NULL);
+	g_free(answer);
+}
+
 /* The program closes the link, and says nothing more before. */
 static void expect_end(void)
 {
@@ -313,7 +243,7 @@ static void send_until_acknowledged(void **context)
 	write_file("a", "first file");
 	start("send", in_dir("a"), "-");
 	type("from standard input");
-	close_input();
+	close_fd(&in);
 	come_up();
 	expect_frame(HVPIPE_LINK_MESSAGE, 1, "first file");
 	expect_frame(HVPIPE_LINK_MESSAGE, 2, "from standard input");
@@ -366,17 +296,123 @@ static void send_window(void **context)
 	g_free(big);
 }
 
-static void send_f_messages(void **context)
+static void send_f_stored(void **context)
 {
-	write_file("name.txt", "content\n");
+	char first[17], second[17], *expected;
+
+	write_file("a", "one");
 	write_file("empty", "");
-	start("send", "-f", in_dir("name.txt"), in_dir("empty"));
+	start("-v", "send", "-f", in_dir("a"), in_dir("empty"));
 	come_up();
-	expect_frame(HVPIPE_LINK_MESSAGE, 1, "FILE 8 0 name.txt\ncontent\n");
-	expect_frame(HVPIPE_LINK_MESSAGE, 2, "FILE 0 0 empty\n");
+	strcpy(first, expect_file(1, "3 0 a\none"));
+	strcpy(second, expect_file(2, "0 0 empty\n"));
 	peer_frame(HVPIPE_LINK_ACK, 2, NULL);
+	/* What is no answer is not taken for one: its sender learns that nobody takes it. */
+	peer_frame(HVPIPE_LINK_MESSAGE, 1, "hello");
+	expect_frame(HVPIPE_LINK_NACK, 1, NULL);
+	peer_answer(1, "STORED", "00000000000000aa", SHA_ONE);
+	peer_answer(2, "STORED", first, SHA_ONE);
+	peer_answer(3, "STORED", second, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
 	expect_end();
 	expect_exit(0);
+	expected = g_strdup_printf("%s: stored, SHA-256 " SHA_ONE "\n%s: stored, SHA-256 e3b0c44298fc1c149afbf4c8996fb"
+				   "92427ae41e4649b934ca495991b7852b855\n",
+				   in_dir("a"), in_dir("empty"));
+	expect_text(out, expected);
+	g_free(expected);
+	expect_words(err, "answer to a file of an earlier run: STORED 00000000000000aa");
+}
+
+static void send_f_refused(void **context)
+{
+	char first[17], second[17];
+
+	write_file("a", "one");
+	write_file("b", "one");
+	start("send", "-f", in_dir("a"), in_dir("b"));
+	come_up();
+	strcpy(first, expect_file(1, "3 0 a\none"));
+	strcpy(second, expect_file(2, "3 0 b\none"));
+	peer_frame(HVPIPE_LINK_ACK, 2, NULL);
+	peer_answer(1, "REFUSED", first, "storage No space left on device");
+	peer_answer(2, "STORED", second, SHA_ONE);
+	expect_end();
+	expect_exit(10);
+	expect_words(err, "a: refused: No space left on device\n");
+	expect_words(out, "b: stored, SHA-256 " SHA_ONE);
+}
+
+/* The partition's kernel takes the messages, as nobody reads there: that is not "stored". */
+static void send_f_unknown(void **context)
+{
+	write_file("a", "one");
+	start("send", "-f", "-t", "0.3", in_dir("a"), in_dir("a"));
+	come_up();
+	expect_file(1, "3 0 a\none");
+	expect_file(2, "3 0 a\none");
+	peer_frame(HVPIPE_LINK_ACK, 2, NULL);
+	expect_end();
+	expect_exit(11);
+	expect_text(out, "");
+	expect_words(err, "a: unknown whether it is stored: the partition has received it, but no answer came for 0.3 "
+			  "seconds");
+
+	/* Not even the kernel takes them. */
+	start("send", "-f", "-t", "0.3", in_dir("a"));
+	come_up();
+	expect_file(1, "3 0 a\none");
+	expect_end();
+	expect_exit(11);
+	expect_words(err, "nothing acknowledged for 0.3 seconds; 1 message was not acknowledged");
+}
+
+/* A part was lost on the way: the file is sent again, under the same ID. */
+static void send_f_again(void **context)
+{
+	char id[17];
+
+	write_file("a", "one");
+	start("send", "-f", in_dir("a"));
+	come_up();
+	strcpy(id, expect_file(1, "3 0 a\none"));
+	peer_frame(HVPIPE_LINK_ACK, 1, NULL);
+	peer_answer(1, "REFUSED", id, "gap a: offset 0 without the chunks before it");
+	assert_string_equal(expect_file(2, "3 0 a\none"), id);
+	peer_frame(HVPIPE_LINK_ACK, 2, NULL);
+	peer_answer(2, "STORED", id, SHA_ONE);
+	expect_end();
+	expect_exit(0);
+}
+
+/* The reply comes behind the answer, or before it; there is none to a file that is refused. */
+static void send_f_reply(void **context)
+{
+	const char *path = in_dir("a");
+	char id[17], *expected;
+
+	write_file("a", "one");
+	start("send", "-f", "-r", path, path, path);
+	come_up();
+	strcpy(id, expect_file(1, "3 0 a\none"));
+	peer_frame(HVPIPE_LINK_ACK, 1, NULL);
+	peer_answer(1, "STORED", id, SHA_ONE);
+	peer_frame(HVPIPE_LINK_MESSAGE, 2, "first");
+	expect_frame(HVPIPE_LINK_ACK, 2, NULL);
+	strcpy(id, expect_file(2, "3 0 a\none"));
+	peer_frame(HVPIPE_LINK_ACK, 2, NULL);
+	peer_answer(3, "REFUSED", id, "name no");
+	strcpy(id, expect_file(3, "3 0 a\none"));
+	peer_frame(HVPIPE_LINK_ACK, 3, NULL);
+	peer_frame(HVPIPE_LINK_MESSAGE, 4, "second");
+	expect_frame(HVPIPE_LINK_ACK, 4, NULL);
+	peer_answer(5, "STORED", id, SHA_ONE);
+	expect_end();
+	expect_exit(10);
+	expected = g_strdup_printf("%s: stored, SHA-256 " SHA_ONE "\n%s: first\n%s: second\n"
+				   "%s: stored, SHA-256 " SHA_ONE "\n",
+				   path, path, path, path);
+	expect_text(out, expected);
+	g_free(expected);
 }
 
 static void send_refuses_meanwhile(void **context)
@@ -390,7 +426,7 @@ static void send_refuses_meanwhile(void **context)
 	peer_frame(HVPIPE_LINK_ACK, 1, NULL);
 	expect_end();
 	expect_exit(0);
-	expect_words(err, "message 1 of 8 bytes refused");
+	expect_words(err, "message of 8 bytes refused");
 }
 
 static void send_reply(void **context)
@@ -437,8 +473,7 @@ static void send_after_kill(void **context)
 	start("--state", in_dir("state"), "send", in_dir("a"));
 	come_up();
 	expect_frame(HVPIPE_LINK_MESSAGE, 1, "A");
-	kill(pid, SIGKILL);
-	wait_for_end();
+	kill_program();
 	start("--state", in_dir("state"), "send", in_dir("b"));
 	come_up();
 	expect_frame(HVPIPE_LINK_MESSAGE, 1, "A");
@@ -486,17 +521,86 @@ static void recv_d(void **context)
 	come_up();
 	peer_frame(HVPIPE_LINK_MESSAGE, 1, "no file message");
 	expect_frame(HVPIPE_LINK_NACK, 1, NULL);
-	peer_frame(HVPIPE_LINK_MESSAGE, 1, "FILE 8 0 got.txt\nhalf");
+	peer_frame(HVPIPE_LINK_MESSAGE, 1, "FILE 00000000000000aa 3 0 got.txt\non");
 	expect_frame(HVPIPE_LINK_ACK, 1, NULL);
 	assert_false(g_file_test(in_dir("got.txt"), G_FILE_TEST_EXISTS));
-	peer_frame(HVPIPE_LINK_MESSAGE, 2, "FILE 8 4 got.txt\nhalf");
+	peer_frame(HVPIPE_LINK_MESSAGE, 2, "FILE 00000000000000aa 3 2 got.txt\ne");
 	expect_frame(HVPIPE_LINK_ACK, 2, NULL);
+	expect_frame(HVPIPE_LINK_MESSAGE, 1, "STORED 00000000000000aa " SHA_ONE "\n");
 	expect_end();
 	expect_exit(1);
 	expect_text(out, "got.txt\n");
 	assert_true(g_file_get_contents(in_dir("got.txt"), &text, NULL, NULL));
-	assert_string_equal(text, "halfhalf");
+	assert_string_equal(text, "one");
 	g_free(text);
+}
+
+/* A message in doubt that the partition sends twice is one file, also for -n. */
+static void recv_d_once(void **context)
+{
+	start("recv", "-n", "2", "-d", dir);
+	come_up();
+	for (int i = 1; i <= 2; i++) {
+		peer_frame(HVPIPE_LINK_MESSAGE, i, "FILE 00000000000000aa 3 0 a\none");
+		expect_frame(HVPIPE_LINK_ACK, i, NULL);
+		expect_frame(HVPIPE_LINK_MESSAGE, i, "STORED 00000000000000aa " SHA_ONE "\n");
+	}
+	/* An answer is not answered. */
+	peer_answer(3, "STORED", "00000000000000aa", SHA_ONE);
+	peer_frame(HVPIPE_LINK_MESSAGE, 4, "FILE 00000000000000bb 3 0 b\none");
+	expect_frame(HVPIPE_LINK_ACK, 4, NULL);
+	expect_frame(HVPIPE_LINK_MESSAGE, 3, "STORED 00000000000000bb " SHA_ONE "\n");
+	expect_end();
+	expect_exit(0);
+	expect_text(out, "a\nb\n");
+}
+
+/* A partition that never receives the answers does not make them grow without end. */
+static void recv_d_answers_bounded(void **context)
+{
+	char payload[HVPIPE_LINK_MAX_PAYLOAD + 1];
+	uint64_t sequence = 1, answers = 0;
+	HvpipeLinkHeader header;
+
+	start("recv", "-d", dir);
+	come_up();
+	while (true) {
+		g_snprintf(payload, sizeof(payload), "FILE %016" PRIx64 " 1 0 .x\nx", sequence);
+		peer_frame(HVPIPE_LINK_MESSAGE, sequence, payload);
+		do {
+			assert_true(try_frame(&header, payload));
+			answers += header.type == HVPIPE_LINK_MESSAGE;
+		} while (header.type == HVPIPE_LINK_MESSAGE);
+		if (header.type == HVPIPE_LINK_NACK)
+			break;
+		sequence++;
+		assert_true(sequence < 5000);
+	}
+	assert_int_equal(sequence, 1025);
+	kill(pid, SIGTERM);
+	expect_exit(1);
+}
+
+static void recv_json(void **context)
+{
+	start("recv", "--json", "-n", "2");
+	come_up();
+	peer_frame(HVPIPE_LINK_MESSAGE, 1, "one \"\n");
+	peer_frame(HVPIPE_LINK_MESSAGE, 2, "\x1b\xff");
+	expect_exit(0);
+	expect_text(out, "{\"source\":\"hmc1\",\"sequence\":1,\"bytes\":6,\"text\":\"one \\\"\\n\"}\n"
+			 "{\"source\":\"hmc1\",\"sequence\":2,\"bytes\":2,\"text_hex\":\"1bff\"}\n");
+
+	start("recv", "-j", "-d", dir, "-n", "1");
+	come_up();
+	peer_frame(HVPIPE_LINK_MESSAGE, 1, "FILE 00000000000000aa 3 0 .a\none");
+	peer_frame(HVPIPE_LINK_MESSAGE, 2, "FILE 00000000000000bb 3 0 b\none");
+	expect_exit(1);
+	expect_text(out,
+		    "{\"source\":\"hmc1\",\"id\":\"00000000000000aa\",\"file\":\"\","
+		    "\"refused\":\"file name '.a' begins with a dot\"}\n"
+		    "{\"source\":\"hmc1\",\"id\":\"00000000000000bb\",\"file\":\"b\",\"bytes\":3,\"sha256\":\"" SHA_ONE
+		    "\"}\n");
 }
 
 static void recv_t(void **context)
@@ -528,26 +632,32 @@ static void recv_d_poisonous_names(void **context)
 	start("recv", "-n", "2", "-d", dir);
 	come_up();
 	for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
-		char *message = g_strdup_printf("FILE 1 0 %s\nx", names[i]);
+		char *message = g_strdup_printf("FILE %016zx 1 0 %s\nx", i, names[i]);
+		char payload[HVPIPE_LINK_MAX_PAYLOAD + 1];
+		HvpipeLinkHeader header;
 
-		peer_frame(HVPIPE_LINK_MESSAGE, 1, message);
-		expect_frame(HVPIPE_LINK_NACK, 1, NULL);
+		peer_frame(HVPIPE_LINK_MESSAGE, i + 1, message);
+		expect_frame(HVPIPE_LINK_ACK, i + 1, NULL);
+		assert_true(try_frame(&header, payload));
+		g_snprintf(message, strlen(message), "REFUSED %016zx name ", i);
+		assert_true(g_str_has_prefix(payload, message));
 		g_free(message);
 	}
-	peer_frame(HVPIPE_LINK_MESSAGE, 1, "FILE 1 0 good\nx");
-	expect_frame(HVPIPE_LINK_ACK, 1, NULL);
+	peer_frame(HVPIPE_LINK_MESSAGE, 11, "FILE 00000000000000aa 3 0 good\none");
+	expect_frame(HVPIPE_LINK_ACK, 11, NULL);
+	expect_frame(HVPIPE_LINK_MESSAGE, 11, "STORED 00000000000000aa " SHA_ONE "\n");
 	/* Latin-1: a name like others, but no text. */
-	peer_frame(HVPIPE_LINK_MESSAGE, 2,
-		   "FILE 1 0 \x9b"
-		   "2J\nx");
-	expect_frame(HVPIPE_LINK_ACK, 2, NULL);
+	peer_frame(HVPIPE_LINK_MESSAGE, 12,
+		   "FILE 00000000000000bb 3 0 \x9b"
+		   "2J\none");
+	expect_frame(HVPIPE_LINK_ACK, 12, NULL);
+	expect_frame(HVPIPE_LINK_MESSAGE, 12, "STORED 00000000000000bb " SHA_ONE "\n");
 	expect_end();
 	expect_exit(1);
 	expect_text(out, "good\n\\x9b2J\n");
 	said = read_all(err);
 	for (const char *c = said; *c; c++)
 		assert_true(*c == '\n' || (*c >= ' ' && *c < 0x7f));
-	g_free(said);
 }
 
 static void reply_escaped(void **context)
@@ -555,14 +665,8 @@ static void reply_escaped(void **context)
 	int terminal;
 
 	write_file("a", "question");
-	fflush(NULL);
-	pid = forkpty(&terminal, NULL, NULL, NULL);
-	assert_true(pid >= 0);
-	if (pid == 0) {
-		execl(program, program, "-c", in_dir("socket"), "send", "--reply", in_dir("a"), (char *)NULL);
-		_exit(127);
-	}
-	in = terminal;
+	terminal = start_on_terminal(
+		(const char *const[]){ program, "-c", in_dir("socket"), "send", "--reply", in_dir("a"), NULL });
 	come_up();
 	expect_frame(HVPIPE_LINK_MESSAGE, 1, "question");
 	peer_frame(HVPIPE_LINK_ACK, 1, NULL);
@@ -570,7 +674,7 @@ static void reply_escaped(void **context)
 		   "\x1b[2J\xc2\x9b"
 		   "2J answer");
 	expect_frame(HVPIPE_LINK_ACK, 1, NULL);
-	wait_for_words(terminal, "a: \\x1b[2J\\xc2\\x9b2J answer\r\n");
+	wait_for(terminal, "a: \\x1b[2J\\xc2\\x9b2J answer\r\n");
 	expect_exit(0);
 }
 
@@ -666,8 +770,7 @@ static void echo_once_through_kills(void **context)
 		if (g_rand_int_range(rand, 0, 4) == 0) {
 			/* So early that it may not have said hello. */
 			g_usleep(g_rand_int_range(rand, 0, 20000));
-			kill(pid, SIGKILL);
-			wait_for_end();
+			kill_program();
 			kills++;
 			fcntl(listener, F_SETFL, O_NONBLOCK);
 			close(accept(listener, NULL, NULL));
@@ -708,8 +811,7 @@ static void echo_once_through_kills(void **context)
 			if (g_rand_int_range(rand, 0, 3))
 				peer_frame(HVPIPE_LINK_ACK, received, NULL);
 		}
-		kill(pid, SIGKILL);
-		wait_for_end();
+		kill_program();
 		kills++;
 	}
 	assert_true(kills > 10);
@@ -725,7 +827,7 @@ static void console_lines(void **context)
 	start("console");
 	come_up();
 	type("hello\n//slash\n\n/nonsense\nlast");
-	close_input();
+	close_fd(&in);
 	expect_frame(HVPIPE_LINK_MESSAGE, 1, "hello");
 	expect_frame(HVPIPE_LINK_MESSAGE, 2, "/slash");
 	expect_frame(HVPIPE_LINK_MESSAGE, 3, "last");
@@ -738,16 +840,42 @@ static void console_lines(void **context)
 	expect_words(err, "no command '/nonsense'");
 }
 
+/* /send says what became of the file; a file that comes is refused, as the console stores none. */
+static void console_files(void **context)
+{
+	char first[17], *commands = g_strdup_printf("/send %s\n/send %s\nline\n", in_dir("a"), in_dir("a"));
+
+	write_file("a", "one");
+	start("console");
+	come_up();
+	type(commands);
+	g_free(commands);
+	strcpy(first, expect_file(1, "3 0 a\none"));
+	expect_file(2, "3 0 a\none");
+	expect_frame(HVPIPE_LINK_MESSAGE, 3, "line");
+	peer_frame(HVPIPE_LINK_ACK, 3, NULL);
+	peer_frame(HVPIPE_LINK_MESSAGE, 1, "FILE 00000000000000aa 3 0 theirs\none");
+	expect_frame(HVPIPE_LINK_ACK, 1, NULL);
+	expect_frame(HVPIPE_LINK_MESSAGE, 4,
+		     "REFUSED 00000000000000aa unwanted hvpipe-hmc console runs there, and stores no files\n");
+	peer_frame(HVPIPE_LINK_ACK, 4, NULL);
+	peer_answer(2, "STORED", first, SHA_ONE);
+	wait_for(err, "a: stored, 3 bytes in 1 message, SHA-256 " SHA_ONE "\n");
+	kill(pid, SIGINT);
+	expect_exit(130);
+	expect_text(out, "[1] 36 bytes: FILE 00000000000000aa 3 0 theirs\\none\n");
+}
+
 static void console_fault(void **context)
 {
 	start("-v", "console");
 	come_up();
 	type("/fault cloze\n/fault close,count=2;gap\n/status\n/fault stall\nhello\n");
-	wait_for_words(err, "/fault: fault 'cloze' is not known, choose from: close");
-	wait_for_words(err, "faults:     close,count=2,every=1;gap,count=1,every=1\n");
-	wait_for_words(err, "fault stall at MESSAGE 1");
+	wait_for(err, "/fault: fault 'cloze' is not known, choose from: close");
+	wait_for(err, "faults:     close,count=2,every=1;gap,count=1,every=1\n");
+	wait_for(err, "fault stall at MESSAGE 1");
 	type("/fault\n");
-	close_input();
+	close_fd(&in);
 	expect_frame(HVPIPE_LINK_MESSAGE, 1, "hello");
 	peer_frame(HVPIPE_LINK_ACK, 1, NULL);
 	expect_end();
@@ -759,13 +887,13 @@ static void faults_lose_nothing(void **context)
 	start("-v", "--fault", "cut;close", "console", NULL);
 	come_up();
 	type("hello\n");
-	wait_for_words(err, "fault cut at MESSAGE 1");
+	wait_for(err, "fault cut at MESSAGE 1");
 	come_up();
-	wait_for_words(err, "fault close at MESSAGE 1");
+	wait_for(err, "fault close at MESSAGE 1");
 	come_up();
 	expect_frame(HVPIPE_LINK_MESSAGE, 1, "hello");
 	peer_frame(HVPIPE_LINK_ACK, 1, NULL);
-	close_input();
+	close_fd(&in);
 	expect_end();
 	expect_exit(0);
 }
@@ -780,7 +908,7 @@ static void console_long_line(void **context)
 	type("\n");
 	type(most);
 	type("\n");
-	close_input();
+	close_fd(&in);
 	expect_frame(HVPIPE_LINK_MESSAGE, 1, most);
 	peer_frame(HVPIPE_LINK_ACK, 1, NULL);
 	expect_exit(0);
@@ -793,24 +921,17 @@ static void console_terminal(void **context)
 {
 	int terminal;
 
-	fflush(NULL);
-	pid = forkpty(&terminal, NULL, NULL, NULL);
-	assert_true(pid >= 0);
-	if (pid == 0) {
-		setenv("TERM", "xterm", 1);
-		execl(program, program, "-c", in_dir("socket"), "console", NULL);
-		_exit(127);
-	}
-	in = terminal;
+	setenv("TERM", "xterm", 1);
+	terminal = start_on_terminal((const char *const[]){ program, "-c", in_dir("socket"), "console", NULL });
 	come_up();
-	wait_for_words(terminal, "hmc> ");
+	wait_for(terminal, "hmc> ");
 	/* A typo, a backspace, and a message that comes in the middle of the line. */
 	type("hellp\177");
-	wait_for_words(terminal, "hellp");
+	wait_for(terminal, "hellp");
 	peer_frame(HVPIPE_LINK_MESSAGE, 1, "meanwhile");
 	expect_frame(HVPIPE_LINK_ACK, 1, NULL);
-	wait_for_words(terminal, "[1] 9 bytes: meanwhile");
-	wait_for_words(terminal, "hmc> hell");
+	wait_for(terminal, "[1] 9 bytes: meanwhile");
+	wait_for(terminal, "hmc> hell");
 	type("o\n");
 	expect_frame(HVPIPE_LINK_MESSAGE, 1, "hello");
 	peer_frame(HVPIPE_LINK_ACK, 1, NULL);
@@ -819,13 +940,13 @@ static void console_terminal(void **context)
 	expect_frame(HVPIPE_LINK_MESSAGE, 2, "hello");
 	peer_frame(HVPIPE_LINK_ACK, 2, NULL);
 	type("/status\n");
-	wait_for_words(terminal, "0x02000001");
-	wait_for_words(terminal, "sent:       2");
+	wait_for(terminal, "0x02000001");
+	wait_for(terminal, "sent:       2");
 	/* Ctrl-D means the end only to the prompt. */
-	wait_for_words(terminal, "hmc> ");
+	wait_for(terminal, "hmc> ");
 	type("\004");
 	expect_end();
-	wait_for_words(terminal, "\n");
+	wait_for(terminal, "\n");
 	expect_exit(0);
 }
 
@@ -946,7 +1067,11 @@ int main(int argc, char **argv)
 		TEST(send_until_acknowledged),
 		TEST(send_whole_messages),
 		TEST(send_window),
-		TEST(send_f_messages),
+		TEST(send_f_stored),
+		TEST(send_f_refused),
+		TEST(send_f_unknown),
+		TEST(send_f_again),
+		TEST(send_f_reply),
 		TEST(send_refuses_meanwhile),
 		TEST(send_reply),
 		TEST(send_all_or_nothing),
@@ -954,6 +1079,9 @@ int main(int argc, char **argv)
 		TEST(recv_n),
 		TEST(recv_unwritten),
 		TEST(recv_d),
+		TEST(recv_d_once),
+		TEST(recv_d_answers_bounded),
+		TEST(recv_json),
 		TEST(recv_t),
 		TEST(recv_t_reports_once),
 		TEST(recv_d_poisonous_names),
@@ -964,6 +1092,7 @@ int main(int argc, char **argv)
 		TEST(full_output),
 		TEST(echo_once_through_kills),
 		TEST(console_lines),
+		TEST(console_files),
 		TEST(console_fault),
 		TEST(faults_lose_nothing),
 		TEST(console_long_line),

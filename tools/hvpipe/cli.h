@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include "common.h"
+#include "file-message.h"
 #include "hvpipe.h"
 
 /* For doctor only: there are warnings, and no errors. */
@@ -56,9 +57,13 @@ void endpoint_watch_reader(void);
 
 /*
  * Open the source through hvpiped, or the device where hvpiped does not answer or does not serve this source. Exits
- * when it cannot be opened. @rights: HVPIPE_RECEIVE and so on.
+ * when it cannot be opened. @rights: HVPIPE_RECEIVE and so on. HVPIPE_OBSERVE with HVPIPE_SEND is observing at hvpiped,
+ * and receiving from the device.
  */
 struct hvpipe *endpoint_open(int rights);
+
+/* Does the program observe at hvpiped? Then what comes is for others too: for the receiver there. */
+bool endpoint_observes(void);
 
 /**
  * endpoint_send() - Send one message.
@@ -72,6 +77,17 @@ int endpoint_send(struct hvpipe *pipe, const void *message, size_t len);
 
 /* Receive one message of up to HVPIPE_MAX_RECEIVE bytes. Exits when there will be none. */
 ssize_t endpoint_receive(struct hvpipe *pipe, void *message);
+
+/* The same until @deadline, a time of now_ms(), negative: for ever. Returns 0 when nothing has come until then. */
+ssize_t endpoint_receive_until(struct hvpipe *pipe, void *message, int64_t deadline);
+
+/**
+ * store_file() - Take a file message, answer it, and report what is refused.
+ *
+ * Return: as file_receiver_take(), with its @error.
+ */
+enum file_receiver_result store_file(struct hvpipe *pipe, struct file_receiver *receiver, const void *message,
+				     size_t len, struct file_message_error *error);
 
 /* Drop what came until now: it is no reply to what is sent next. */
 void endpoint_discard(struct hvpipe *pipe);

@@ -41,6 +41,9 @@ static bool reader_watched;
 /* The handle goes through hvpiped: its descriptor says nothing of the state of the pipe. */
 static bool through_daemon;
 
+/* It observes there, so another program may receive. */
+static bool observing;
+
 /* Was anything heard of the source: a message, that it took one, or that the connection was lost? */
 static bool source_seen;
 
@@ -190,6 +193,7 @@ static struct hvpipe *connect_daemon(int rights)
 
 	if (pipe) {
 		through_daemon = true;
+		observing = rights & HVPIPE_OBSERVE;
 		return pipe;
 	}
 	switch (errno) {
@@ -203,9 +207,10 @@ static struct hvpipe *connect_daemon(int rights)
 		die(EXIT_FAILURE,
 		    "%s: hvpiped does not allow you to %s: see its hvpiped.conf, and which groups you are in",
 		    options.source_name,
-		    rights & HVPIPE_OBSERVE  ? "observe" :
+		    rights == HVPIPE_OBSERVE ? "observe" :
 		    rights == HVPIPE_SEND    ? "send" :
 		    rights == HVPIPE_RECEIVE ? "receive" :
+		    rights & HVPIPE_OBSERVE  ? "send and observe" :
 					       "send and receive");
 	case EUSERS:
 		die(EXIT_FAILURE, "hvpiped has as many clients as it serves, or as many of yours: try again later");
@@ -219,7 +224,7 @@ struct hvpipe *endpoint_open(int rights)
 	struct hvpipe *pipe = options.direct ? NULL : connect_daemon(rights);
 	bool found = false;
 
-	if (!pipe && rights & HVPIPE_OBSERVE)
+	if (!pipe && rights == HVPIPE_OBSERVE)
 		die(EXIT_FAILURE,
 		    "%s: hvpiped does not answer, or does not serve it, and only there can it be observed",
 		    options.source_name);
@@ -346,9 +351,31 @@ static void __attribute__((noreturn)) end(enum wait_result why)
 	}
 }
 
-ssize_t endpoint_receive(struct hvpipe *pipe, void *message)
+bool endpoint_observes(void)
 {
-	int64_t deadline = options.timeout_ms < 0 ? -1 : now_ms() + options.timeout_ms;
+	return observing;
+}
+
+/* What comes from the source, as hvpipe_recv() without waiting. */
+static ssize_t take_message(struct hvpipe *pipe, void *message)
+{
+	struct hvpipe_observed observed;
+	ssize_t len;
+
+	if (!observing)
+		return hvpipe_recv(pipe, message, HVPIPE_MAX_RECEIVE, 0);
+	do
+		len = hvpipe_observe(pipe, &observed, message, HVPIPE_MAX_RECEIVE, 0);
+	while (len >= 0 && observed.direction != HVPIPE_RECEIVE);
+	if (len == 0) {
+		errno = observed.error;
+		return -1;
+	}
+	return len;
+}
+
+ssize_t endpoint_receive_until(struct hvpipe *pipe, void *message, int64_t deadline)
+{
 	enum wait_result result = wait_for_reader();
 	int backoff_ms = BACKOFF_MIN_MS;
 
@@ -357,9 +384,11 @@ ssize_t endpoint_receive(struct hvpipe *pipe, void *message)
 	for (;;) {
 		ssize_t len;
 
+		if (result == WAIT_TIMEOUT)
+			return 0;
 		if (result != WAIT_READY)
 			end(result);
-		len = hvpipe_recv(pipe, message, HVPIPE_MAX_RECEIVE, 0);
+		len = take_message(pipe, message);
 		if (len > 0) {
 			source_seen = true;
 			return len;
@@ -395,6 +424,16 @@ ssize_t endpoint_receive(struct hvpipe *pipe, void *message)
 			backoff_ms = backoff_ms < BACKOFF_MAX_MS / 2 ? 2 * backoff_ms : BACKOFF_MAX_MS;
 		}
 	}
+}
+
+ssize_t endpoint_receive(struct hvpipe *pipe, void *message)
+{
+	int64_t deadline = options.timeout_ms < 0 ? -1 : now_ms() + options.timeout_ms;
+	ssize_t len = endpoint_receive_until(pipe, message, deadline);
+
+	if (!len)
+		end(WAIT_TIMEOUT);
+	return len;
 }
 
 void endpoint_discard(struct hvpipe *pipe)

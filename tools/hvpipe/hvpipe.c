@@ -19,9 +19,10 @@ struct options options = {
 static const char usage[] = "Usage: hvpipe [-s SOURCE] COMMAND\n"
 			    "Messages and files between this partition and its HMC, through the hypervisor pipe.\n"
 			    "\n"
-			    "  send [-f] [-r [-t SECONDS]] [-m BYTES] [-R SECONDS] [FILE...]\n"
+			    "  send [-f] [-r] [-t SECONDS] [-m BYTES] [-R SECONDS] [FILE...]\n"
 			    "                    send each FILE, or standard input, as consecutive messages\n"
-			    "    -f, --file      as file messages, with name and size, for `recv -d` over there\n"
+			    "    -f, --file      as file messages, for `recv -d` over there; wait until it says\n"
+			    "                    that the file is stored, at most 30 seconds, or those of -t\n"
 			    "    -r, --reply     wait for one message after each FILE and print `NAME: reply`,\n"
 			    "                    after standard input alone the reply only\n"
 			    "    -m, --message-size=BYTES  of each message; default 4048, which every kernel\n"
@@ -29,14 +30,17 @@ static const char usage[] = "Usage: hvpipe [-s SOURCE] COMMAND\n"
 			    "    -R, --retry=SECONDS  how long to send a message again that is in doubt, as the\n"
 			    "                    connection was lost or the partition suspended; it may arrive\n"
 			    "                    twice then. Default 10; 0: do not send it again\n"
-			    "  recv [-n N] [-d DIR] [-t SECONDS]\n"
+			    "  recv [-j] [-n N] [-d DIR] [-t SECONDS] [-R SECONDS]\n"
 			    "                    write messages to standard output\n"
-			    "    -d, --dir=DIR   take file messages and store the files in DIR\n"
+			    "    -d, --dir=DIR   take file messages, store the files in DIR, tell their sender\n"
+			    "    -j, --json      write a line of JSON for each message, with -d for each file\n"
 			    "    -n, --count=N   end after N messages, with -d after N files\n"
-			    "  listen -x COMMAND [-F TEXT] [-T SECONDS] [-R SECONDS]\n"
+			    "  listen -x COMMAND [-d DIR] [-F TEXT] [-T SECONDS] [-R SECONDS]\n"
 			    "    -x, --exec=COMMAND  run `sh -c COMMAND` for each message, the message on its\n"
 			    "                    standard input and HVPIPE_SOURCE in its environment; what it\n"
 			    "                    prints is the reply, if it succeeds\n"
+			    "    -d, --dir=DIR   store files in DIR as recv does, and run COMMAND for each one,\n"
+			    "                    the file on its standard input and its path in HVPIPE_FILE\n"
 			    "    -F, --on-failure=TEXT  the reply if it does not succeed; default: none\n"
 			    "    -T, --command-timeout=SECONDS  stop the command then; default 60, 0: never\n"
 			    "  ping [-n N] [-R SECONDS]\n"
@@ -62,8 +66,9 @@ static const char usage[] = "Usage: hvpipe [-s SOURCE] COMMAND\n"
 			    "\n"
 			    "Exit status: 0 done; 1 failed; 2 wrong usage; 3 no hypervisor pipe here; 4 another\n"
 			    "process holds the source; 5 nobody takes messages at the source; 6 no message within\n"
-			    "-t SECONDS; 7 the pipe is suspended or disabled; 9 doctor has warnings; 130 or 143\n"
-			    "ended by SIGINT or SIGTERM before all was done.\n";
+			    "-t SECONDS; 7 the pipe is suspended or disabled; 9 doctor has warnings; 10 a file was\n"
+			    "refused; 11 unknown whether a file is stored; 130 or 143 ended by SIGINT or SIGTERM\n"
+			    "before all was done.\n";
 
 static void set_source(const char *text)
 {
@@ -171,8 +176,10 @@ static const struct {
 	const char *name;
 	const char *options;
 } commands[] = {
-	{ "send", "s:Dfrt:m:R:hV" }, { "recv", "s:Dn:d:t:hV" }, { "listen", "s:Dx:F:T:R:hV" }, { "ping", "s:Dn:R:hV" },
-	{ "monitor", "s:Djn:hV" },   { "status", "s:DjhV" },	{ "doctor", "s:Djo:C:hV" },    { "help", "hV" },
+	{ "send", "s:Dfrt:m:R:hV" },	 { "recv", "s:Djn:d:t:R:hV" },
+	{ "listen", "s:Dx:d:F:T:R:hV" }, { "ping", "s:Dn:R:hV" },
+	{ "monitor", "s:Djn:hV" },	 { "status", "s:DjhV" },
+	{ "doctor", "s:Djo:C:hV" },	 { "help", "hV" },
 };
 
 static const char *find_command(const char *name)
@@ -203,8 +210,8 @@ int main(int argc, char **argv)
 	if (!strcmp(command, "help"))
 		print_usage();
 	if (!strcmp(command, "send")) {
-		if (options.timeout_ms >= 0 && !options.reply)
-			usage_error("send -t: the time to wait for the reply; needs -r");
+		if (options.timeout_ms >= 0 && !options.reply && !options.file)
+			usage_error("send -t: the time to wait for the answer or the reply; needs -f or -r");
 		return run_send(argc - optind, argv + optind);
 	}
 	if (optind < argc)

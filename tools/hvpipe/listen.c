@@ -91,28 +91,35 @@ static bool watch_command(int process, int out, pid_t group, struct output *outp
 	}
 }
 
-/* Run the command on one message. True if it succeeded; else it was reported why not. */
-static bool run_command(const char *message, size_t len, struct output *output)
+/* The message as a file to read. */
+static int open_message(const char *message, size_t len)
 {
-	int in[2], out[2], process, status;
-	bool timed_out;
-	pid_t pid;
+	int in[2];
 
 	/* A pipe takes a message whole, as it takes PIPE_BUF bytes: no need to feed the command while it runs. */
 	_Static_assert(HVPIPE_MAX_RECEIVE <= PIPE_BUF, "a message fits a pipe");
-	if (pipe2(in, O_CLOEXEC) || pipe2(out, O_CLOEXEC))
-		die(EXIT_FAILURE, "pipe: %s; a message of %zu bytes is lost", strerror(errno), len);
-	if (write(in[1], message, len) != (ssize_t)len)
+	if (pipe2(in, O_CLOEXEC) || write(in[1], message, len) != (ssize_t)len)
 		die(EXIT_FAILURE, "pipe: %s; a message of %zu bytes is lost", strerror(errno), len);
 	close(in[1]);
+	return in[0];
+}
 
+/* Run the command on what is read from @in. True if it succeeded; else it was reported why not. */
+static bool run_command(int in, struct output *output)
+{
+	int out[2], process, status;
+	bool timed_out;
+	pid_t pid;
+
+	if (pipe2(out, O_CLOEXEC))
+		die(EXIT_FAILURE, "pipe: %s; a message is lost", strerror(errno));
 	pid = fork();
 	if (pid < 0)
-		die(EXIT_FAILURE, "fork: %s; a message of %zu bytes is lost", strerror(errno), len);
+		die(EXIT_FAILURE, "fork: %s; a message is lost", strerror(errno));
 	if (pid == 0)
-		exec_command(in[0], out[1]);
+		exec_command(in, out[1]);
 	setpgid(pid, pid);
-	close(in[0]);
+	close(in);
 	close(out[1]);
 	process = pidfd_open(pid, 0);
 	if (process < 0)
@@ -142,9 +149,50 @@ static bool run_command(const char *message, size_t len, struct output *output)
 	return false;
 }
 
+/* Open what the command is to read: the message, or the file that it completes. -1: nothing, it is dealt with. */
+static int open_input(struct hvpipe *pipe, struct file_receiver *receiver, const char *message, size_t len)
+{
+	struct file_message_error error;
+	char answer[FILE_ANSWER_MAX];
+	struct file_answer late;
+	size_t answer_len;
+	char *path;
+	int fd;
+
+	unsetenv("HVPIPE_FILE");
+	if (file_answer_parse(&late, message, len))
+		return -1;
+	if (!options.dir) {
+		if (!file_message_refuse(message, len, "hvpipe listen runs there without -d", answer, &answer_len))
+			return open_message(message, len);
+		if (answer_len) {
+			report("%s: file refused: -d would store it", options.source_name);
+			endpoint_send(pipe, answer, answer_len);
+		}
+		return -1;
+	}
+	switch (store_file(pipe, receiver, message, len, &error)) {
+	case FILE_RECEIVER_NONE:
+		return open_message(message, len);
+	case FILE_RECEIVER_COMPLETE:
+		break;
+	default:
+		return -1;
+	}
+	fd = openat(receiver->dir, receiver->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		report("%s: %s; no command is run", receiver->name, strerror(errno));
+	if (asprintf(&path, "%s/%s", options.dir, receiver->name) < 0 || setenv("HVPIPE_FILE", path, 1))
+		die(EXIT_FAILURE, "environment: %s", strerror(errno));
+	free(path);
+	return fd;
+}
+
 int run_listen(void)
 {
 	char message[HVPIPE_MAX_RECEIVE];
+	struct file_message_error error;
+	struct file_receiver receiver;
 	struct output output;
 	char source[16];
 	struct hvpipe *pipe;
@@ -155,15 +203,23 @@ int run_listen(void)
 	snprintf(source, sizeof(source), "0x%08" PRIx32, options.source);
 	if (setenv("HVPIPE_SOURCE", source, 1))
 		die(EXIT_FAILURE, "environment: %s", strerror(errno));
+	if (options.dir && file_receiver_open(&receiver, options.dir, false, &error))
+		die(EXIT_FAILURE, "%s", error.text);
 	endpoint_catch_stop();
 	pipe = endpoint_open(HVPIPE_SEND | HVPIPE_RECEIVE);
 
 	for (;;) {
 		ssize_t len = endpoint_receive(pipe, message);
-		bool ok = run_command(message, len, &output);
-		const char *reply = ok ? output.data : options.on_failure;
-		size_t reply_len = ok ? output.len : reply ? strlen(reply) : 0;
+		int in = open_input(pipe, &receiver, message, len);
+		const char *reply;
+		size_t reply_len;
+		bool ok;
 
+		if (in < 0)
+			continue;
+		ok = run_command(in, &output);
+		reply = ok ? output.data : options.on_failure;
+		reply_len = ok ? output.len : reply ? strlen(reply) : 0;
 		if (reply_len && endpoint_send(pipe, reply, reply_len) >= EXIT_SIGNAL)
 			break;
 	}

@@ -9,31 +9,72 @@
 #include <unistd.h>
 
 #include "file-message.h"
+#include "json-lines.h"
 
-/* Take a file message. Returns true when a file is complete; makes @status a failure when the message was dropped. */
-static bool take_file(struct file_receiver *receiver, const void *message, size_t len, int *status)
+/* Print the name of a complete file, or with --json what there is to know of a file. */
+static void print_file(const struct file_receiver *receiver, const char *refusal)
+{
+	char *line = options.json ? json_file(options.source_name, receiver, refusal) :
+				    escape_text(receiver->name, strlen(receiver->name), ESCAPE_ALL);
+
+	if (!line || !write_all(STDOUT_FILENO, line, strlen(line)) ||
+	    (!options.json && !write_all(STDOUT_FILENO, "\n", 1)))
+		die(EXIT_FAILURE, "standard output: %s; %s is %s", strerror(errno), receiver->name,
+		    refusal ? "refused" : "stored");
+	free(line);
+}
+
+enum file_receiver_result store_file(struct hvpipe *pipe, struct file_receiver *receiver, const void *message,
+				     size_t len, struct file_message_error *error)
+{
+	enum file_receiver_result result = file_receiver_take(receiver, message, len, error);
+
+	if (result != FILE_RECEIVER_NONE && error->text[0] && may_report())
+		report("%s: %s%s", options.source_name, result == FILE_RECEIVER_REFUSED ? "file refused: " : "",
+		       error->text);
+	/* If the answer cannot be sent, that is reported, and the sender does not know what became of its file. */
+	if (receiver->answer_len)
+		endpoint_send(pipe, receiver->answer, receiver->answer_len);
+	return result;
+}
+
+/* Take a message for DIR. Returns true when a file is complete; makes @status a failure when anything was refused. */
+static bool take_file(struct hvpipe *pipe, struct file_receiver *receiver, const void *message, size_t len, int *status)
 {
 	struct file_message_error error;
-	enum file_receiver_result result = file_receiver_take(receiver, message, len, &error);
-	char *line;
+	struct file_answer answer;
 
-	if (result == FILE_RECEIVER_ERROR && errno != EBADMSG)
-		die(EXIT_FAILURE, "%s: %s; this message of %zu bytes is lost", options.dir, error.text, len);
-	if (result == FILE_RECEIVER_ERROR) {
-		report("%s: message of %zu bytes dropped: %s", options.source_name, len, error.text);
+	switch (store_file(pipe, receiver, message, len, &error)) {
+	case FILE_RECEIVER_COMPLETE:
+		print_file(receiver, NULL);
+		return true;
+	case FILE_RECEIVER_REFUSED:
+		if (options.json)
+			print_file(receiver, error.text);
 		*status = EXIT_FAILURE;
 		return false;
-	}
-	if (error.text[0])
-		report("%s: %s", options.source_name, error.text);
-	if (result != FILE_RECEIVER_COMPLETE)
+	case FILE_RECEIVER_NONE:
+		if (file_answer_parse(&answer, message, len))
+			return false;
+		if (may_report())
+			report("%s: message of %zu bytes dropped: %s", options.source_name, len, error.text);
+		*status = EXIT_FAILURE;
 		return false;
+	default:
+		return false;
+	}
+}
 
-	line = escape_text(receiver->name, strlen(receiver->name), ESCAPE_ALL);
-	if (!line || !write_all(STDOUT_FILENO, line, strlen(line)) || !write_all(STDOUT_FILENO, "\n", 1))
-		die(EXIT_FAILURE, "standard output: %s; %s is stored", strerror(errno), receiver->name);
+static void print_message(const void *message, size_t len)
+{
+	char *line = options.json ? json_message(options.source_name, 0, message, len) : NULL;
+	bool ok = options.json ? line && write_all(STDOUT_FILENO, line, strlen(line)) : write_message(message, len);
+
 	free(line);
-	return true;
+	if (!ok)
+		die(errno == EINTR ? EXIT_SIGNAL + stop_signal() : EXIT_FAILURE,
+		    "standard output: %s; a message of %zu bytes was received and is lost",
+		    errno == EINTR ? "nobody reads it" : strerror(errno), len);
 }
 
 int run_recv(void)
@@ -49,19 +90,16 @@ int run_recv(void)
 		die(EXIT_FAILURE, "%s", error.text);
 	endpoint_catch_stop();
 	endpoint_watch_reader();
-	pipe = endpoint_open(HVPIPE_RECEIVE);
+	pipe = endpoint_open(HVPIPE_RECEIVE | (options.dir ? HVPIPE_SEND : 0));
 
 	while (!options.count || count < options.count) {
 		ssize_t len = endpoint_receive(pipe, message);
 
 		if (options.dir) {
-			count += take_file(&receiver, message, len, &status);
+			count += take_file(pipe, &receiver, message, len, &status);
 			continue;
 		}
-		if (!write_message(message, len))
-			die(errno == EINTR ? EXIT_SIGNAL + stop_signal() : EXIT_FAILURE,
-			    "standard output: %s; a message of %zd bytes was received and is lost",
-			    errno == EINTR ? "nobody reads it" : strerror(errno), len);
+		print_message(message, len);
 		count++;
 	}
 	if (options.dir)

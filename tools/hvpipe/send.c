@@ -18,6 +18,9 @@ struct transfer {
 	const char *name;
 	uint64_t messages; /* that the source has taken */
 	uint64_t bytes;	   /* of the file, in them */
+	bool replied;
+	char reply[HVPIPE_MAX_RECEIVE + 1]; /* room for a newline */
+	size_t reply_len;
 };
 
 static void send_message(struct transfer *transfer, const void *message, size_t len, uint64_t bytes)
@@ -34,20 +37,95 @@ static void send_message(struct transfer *transfer, const void *message, size_t 
 	transfer->bytes += bytes;
 }
 
-static void send_file(struct transfer *transfer, const char *path)
+/* A message that came meanwhile, and that nobody here waits for: it is shown, as nobody else will get it. */
+static void print_other(const char *message, size_t len)
 {
-	struct file_message_error error;
+	char *text = escape_text(message, len, ESCAPE_ALL);
+
+	printf("%s: message of %zu %s: %s\n", options.source_name, len, len == 1 ? "byte" : "bytes", text ? text : "");
+	fflush(stdout);
+	free(text);
+}
+
+/* What came is no answer to the file that is being sent. @sent: it may be the reply to it. */
+static void take_other(struct transfer *transfer, const char *message, size_t len, bool sent)
+{
+	char answer[FILE_ANSWER_MAX];
+	size_t answer_len;
+
+	if (file_message_refuse(message, len, "hvpipe send runs there, and stores no files", answer, &answer_len)) {
+		if (answer_len) {
+			report("%s: file refused: send stores none", options.source_name);
+			endpoint_send(transfer->pipe, answer, answer_len);
+		}
+	} else if (options.reply && sent && !transfer->replied) {
+		memcpy(transfer->reply, message, len);
+		transfer->reply_len = len;
+		transfer->replied = true;
+	} else {
+		print_other(message, len);
+	}
+}
+
+/* Take messages until the receiver's answer has come (FILE_OUTCOME_NONE: there is none until the deadline). */
+static enum file_outcome take_answer(struct transfer *transfer, struct file_sender *sender, int64_t deadline,
+				     struct file_message_error *error)
+{
+	char message[HVPIPE_MAX_RECEIVE];
+	ssize_t len;
+
+	while ((len = endpoint_receive_until(transfer->pipe, message, deadline)) > 0) {
+		enum file_outcome outcome = file_sender_take(sender, message, len, error);
+
+		if (outcome == FILE_OUTCOME_NONE && !endpoint_observes())
+			take_other(transfer, message, len, sender->done);
+		else if (outcome != FILE_OUTCOME_OTHER)
+			return outcome;
+	}
+	return FILE_OUTCOME_NONE;
+}
+
+/* Send a file and wait for its receiver's answer. Returns the exit status. */
+static int send_file(struct transfer *transfer, const char *path)
+{
+	int answer_ms = options.timeout_ms < 0 ? FILE_ANSWER_MS : options.timeout_ms;
+	struct file_message_error error, why;
 	char message[FILE_MESSAGE_MAX];
+	enum file_outcome outcome;
 	struct file_sender sender;
 	ssize_t len;
 
 	if (file_sender_open(&sender, path, options.message_size, &error))
 		die(EXIT_FAILURE, "%s", error.text);
-	while ((len = file_sender_next(&sender, message, &error)) > 0)
-		send_message(transfer, message, len, sender.offset - transfer->bytes);
-	if (len < 0)
-		die(EXIT_FAILURE, "%s", error.text);
+	do {
+		outcome = FILE_OUTCOME_NONE;
+		transfer->bytes = 0;
+		while (outcome == FILE_OUTCOME_NONE && (len = file_sender_next(&sender, message, &error)) > 0) {
+			send_message(transfer, message, len, sender.offset - transfer->bytes);
+			/* It may be refused before all of it was sent. */
+			if (!sender.done)
+				outcome = take_answer(transfer, &sender, now_ms(), &why);
+		}
+		if (len < 0)
+			die(EXIT_FAILURE, "%s", error.text);
+		if (outcome == FILE_OUTCOME_NONE)
+			outcome = take_answer(transfer, &sender, now_ms() + answer_ms, &why);
+	} while (outcome == FILE_OUTCOME_AGAIN);
 	file_sender_close(&sender);
+
+	if (outcome == FILE_OUTCOME_STORED) {
+		printf("%s: stored, SHA-256 %s\n", transfer->name, sender.sha256);
+		fflush(stdout);
+		return EXIT_SUCCESS;
+	}
+	if (outcome == FILE_OUTCOME_REFUSED) {
+		report("%s: refused: %s", transfer->name, why.text);
+		return EXIT_REFUSED;
+	}
+	report("%s: unknown whether it is stored: the source has taken it, but no answer came for %g seconds; does "
+	       "`hvpipe-hmc recv -d` run there?",
+	       transfer->name, answer_ms / 1000.0);
+	return EXIT_UNKNOWN;
 }
 
 /* Read until the buffer is full or the file ends. */
@@ -90,18 +168,32 @@ static void send_raw(struct transfer *transfer, const char *path)
 		close(fd);
 }
 
-static void print_reply(struct hvpipe *pipe, const char *name)
+/* Wait for the reply and print it. */
+static void print_reply(struct transfer *transfer, const char *name)
 {
-	char reply[HVPIPE_MAX_RECEIVE + 1];
-	ssize_t len = endpoint_receive(pipe, reply);
+	char message[HVPIPE_MAX_RECEIVE];
+	struct file_answer answer;
 
-	if (reply[len - 1] != '\n')
-		reply[len++] = '\n';
+	while (!transfer->replied) {
+		size_t len = endpoint_receive(transfer->pipe, message);
+
+		if (!options.file) {
+			/* Whatever comes: the message may have been a part of a file itself. */
+			memcpy(transfer->reply, message, len);
+			transfer->reply_len = len;
+			transfer->replied = true;
+		} else if (!file_answer_parse(&answer, message, len)) {
+			/* A late answer to a file is no reply to this one. */
+			take_other(transfer, message, len, true);
+		}
+	}
+	if (transfer->reply[transfer->reply_len - 1] != '\n')
+		transfer->reply[transfer->reply_len++] = '\n';
 	if (name) {
 		printf("%s: ", name);
 		fflush(stdout);
 	}
-	if (!write_message(reply, len))
+	if (!write_message(transfer->reply, transfer->reply_len))
 		die(EXIT_FAILURE, "standard output: %s; the reply to %s is lost", strerror(errno),
 		    name ? name : "standard input");
 }
@@ -109,6 +201,7 @@ static void print_reply(struct hvpipe *pipe, const char *name)
 int run_send(int argc, char **argv)
 {
 	static char *standard_input[] = { "-" };
+	int status = EXIT_SUCCESS;
 	struct hvpipe *pipe;
 
 	if (!argc) {
@@ -118,20 +211,28 @@ int run_send(int argc, char **argv)
 		argv = standard_input;
 	}
 
-	pipe = endpoint_open(HVPIPE_SEND | (options.reply ? HVPIPE_RECEIVE : 0));
+	/* Where hvpiped runs, another program may receive, so the answer to a file is observed. */
+	pipe = endpoint_open(HVPIPE_SEND | (options.reply ? HVPIPE_RECEIVE : options.file ? HVPIPE_OBSERVE : 0));
 	for (int i = 0; i < argc; i++) {
 		bool is_stdin = !strcmp(argv[i], "-") && !options.file;
 		struct transfer transfer = { .pipe = pipe, .name = is_stdin ? "standard input" : argv[i] };
 
 		if (options.reply)
 			endpoint_discard(pipe);
-		if (options.file)
-			send_file(&transfer, argv[i]);
-		else
+		if (options.file) {
+			int outcome = send_file(&transfer, argv[i]);
+
+			status = outcome ? outcome : status;
+			if (outcome == EXIT_UNKNOWN)
+				break;
+			if (outcome)
+				continue;
+		} else {
 			send_raw(&transfer, argv[i]);
+		}
 		if (options.reply)
-			print_reply(pipe, is_stdin && argc == 1 ? NULL : transfer.name);
+			print_reply(&transfer, is_stdin && argc == 1 ? NULL : transfer.name);
 	}
 	hvpipe_close(pipe);
-	return EXIT_SUCCESS;
+	return status;
 }

@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <pty.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -22,25 +21,17 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <sha2.h>
+
 #include "common.h"
+#include "file-message.h"
+#include "test-program.h"
 
 const char program_name[] = "test-hvpipe";
-
-/* Longer than anything takes: an end that does not come is a failure, not a wait without end. */
-#define LIMIT_S 20
 
 static const char *program;
 static char dir[64];
 static int listener = -1, receive_fd = -1, send_fd = -1;
-static pid_t pid;
-static int in = -1, out = -1, err = -1; /* the program's */
-
-static void close_fd(int *fd)
-{
-	if (*fd >= 0)
-		close(*fd);
-	*fd = -1;
-}
 
 #define for_each_text(text, ...) \
 	for (const char *const *text = (const char *const[]){ __VA_ARGS__, NULL }; *text; text++)
@@ -66,13 +57,10 @@ static int teardown(void **state)
 {
 	char command[100];
 
-	if (pid > 0) {
-		kill(pid, SIGKILL);
-		waitpid(pid, NULL, 0);
-	}
-	pid = 0;
-	for (int **fd = (int *[]){ &in, &out, &err, &receive_fd, &send_fd, &listener, NULL }; *fd; fd++)
-		close_fd(*fd);
+	end_program();
+	close_fd(&receive_fd);
+	close_fd(&send_fd);
+	close_fd(&listener);
 	snprintf(command, sizeof(command), "rm -r %s", dir);
 	return chdir("/") || system(command);
 }
@@ -82,27 +70,9 @@ static int teardown(void **state)
 
 static void start_argv(const char *const *argv, int terminal)
 {
-	int in_pipe[2], out_pipe[2], err_pipe[2];
-
-	for (int **fd = (int *[]){ &in, &out, &err, &receive_fd, &send_fd, NULL }; *fd; fd++)
-		close_fd(*fd);
-	assert_int_equal(pipe2(in_pipe, O_CLOEXEC), 0);
-	assert_int_equal(pipe2(out_pipe, O_CLOEXEC), 0);
-	assert_int_equal(pipe2(err_pipe, O_CLOEXEC), 0);
-	pid = fork();
-	if (pid == 0) {
-		dup2(in_pipe[0], STDIN_FILENO);
-		dup2(terminal >= 0 ? terminal : out_pipe[1], STDOUT_FILENO);
-		dup2(err_pipe[1], STDERR_FILENO);
-		execv(program, (char **)argv);
-		_exit(127);
-	}
-	close(in_pipe[0]);
-	close(out_pipe[1]);
-	close(err_pipe[1]);
-	in = in_pipe[1];
-	out = out_pipe[0];
-	err = err_pipe[0];
+	close_fd(&receive_fd);
+	close_fd(&send_fd);
+	start_program(argv, terminal);
 }
 
 /* The program opens its source. */
@@ -161,55 +131,34 @@ static void expect_sent(const char *expected, int answer)
 	assert_string_equal(message, expected);
 }
 
-static char *read_all(int fd)
+/* Take a file message that the program sends; its ID as text. */
+static const char *take_file(const char *line_end, char message[5000])
 {
-	static char texts[4][100000];
-	static unsigned int next;
-	char *text = texts[next++ % 4];
-	size_t len = 0;
-	ssize_t n;
+	static char id[17];
 
-	while ((n = read(fd, text + len, sizeof(texts[0]) - 1 - len)) > 0)
-		len += n;
-	text[len] = '\0';
-	return text;
+	take_sent(message, 5000, 0);
+	assert_memory_equal(message, "FILE ", 5);
+	snprintf(id, sizeof(id), "%.16s", message + 5);
+	assert_string_equal(message + 22, line_end);
+	return id;
 }
 
-/* Read until these words came. */
-static void wait_for(int fd, const char *words)
+/* Answer a file message as a receiver that has stored these contents. */
+static void give_stored(const char *message, const char *contents)
 {
-	struct pollfd pfd = { .fd = fd, .events = POLLIN };
-	char text[10000] = "";
-	size_t len = 0;
+	char answer[200], sha256[65];
 
-	while (!strstr(text, words)) {
-		if (poll(&pfd, 1, LIMIT_S * 1000) != 1 || read(fd, text + len, 1) != 1)
-			fail_msg("'%s' is not in: %s", words, text);
-		text[++len] = '\0';
-	}
+	SHA256Data((const uint8_t *)contents, strlen(contents), sha256);
+	snprintf(answer, sizeof(answer), "STORED %.16s %s\n", message + 5, sha256);
+	give(answer);
 }
 
-static void expect_words(int fd, const char *words)
+static void give_refused(const char *id, const char *why)
 {
-	char *text = read_all(fd);
+	char answer[600];
 
-	if (!strstr(text, words))
-		fail_msg("'%s' is not in: %s", words, text);
-}
-
-static void expect_exit(int status)
-{
-	int64_t deadline = now_ms() + LIMIT_S * 1000;
-	int found;
-
-	while (!waitpid(pid, &found, WNOHANG)) {
-		if (now_ms() > deadline)
-			fail_msg("the program does not end");
-		usleep(1000);
-	}
-	pid = 0;
-	if (!WIFEXITED(found) || WEXITSTATUS(found) != status)
-		fail_msg("wait status 0x%x, not exit status %d: %s", found, status, read_all(err));
+	snprintf(answer, sizeof(answer), "REFUSED %s %s\n", id, why);
+	give(answer);
 }
 
 static void put(const char *path, const char *text)
@@ -225,7 +174,7 @@ static void put(const char *path, const char *text)
  * send
  */
 
-static void cuts_a_stream_into_portable_messages(void **state)
+static void stream_cut_portably(void **state)
 {
 	char data[10001], message[5000];
 
@@ -244,6 +193,7 @@ static void cuts_a_stream_into_portable_messages(void **state)
 	assert_int_equal(take_sent(message, sizeof(message), 0), 4088);
 	assert_int_equal(take_sent(message, sizeof(message), 0), 4088);
 	take_sent(message, sizeof(message), 0);
+	give_stored(message, data);
 	expect_exit(0);
 
 	start("send", "-f", "big");
@@ -251,6 +201,7 @@ static void cuts_a_stream_into_portable_messages(void **state)
 	assert_int_equal(take_sent(message, sizeof(message), 0), 4048);
 	take_sent(message, sizeof(message), 0);
 	take_sent(message, sizeof(message), 0);
+	give_stored(message, data);
 	expect_exit(0);
 
 	for_each_text(bad, "0", "4089", "x")
@@ -261,7 +212,7 @@ static void cuts_a_stream_into_portable_messages(void **state)
 	}
 }
 
-static void prints_replies(void **state)
+static void replies_printed(void **state)
 {
 	put("a", "one");
 	start("send", "-r");
@@ -272,6 +223,14 @@ static void prints_replies(void **state)
 	give("to you");
 	expect_exit(0);
 	assert_string_equal(read_all(out), "to you\n");
+
+	put("part", "FILE 00000000000000aa 1 0 .a\nx");
+	start("send", "-r", "part");
+	expect_open();
+	expect_sent("FILE 00000000000000aa 1 0 .a\nx", 0);
+	give("REFUSED 00000000000000aa name no\n");
+	expect_exit(0);
+	expect_text(out, "part: REFUSED 00000000000000aa name no\n");
 
 	start("send", "-r", "a", "a");
 	expect_open();
@@ -284,7 +243,7 @@ static void prints_replies(void **state)
 }
 
 /* A second reply to one message is none to the next message. */
-static void refuses_what_was_not_asked_for(void **state)
+static void second_reply_dropped(void **state)
 {
 	char message[5000];
 
@@ -303,7 +262,7 @@ static void refuses_what_was_not_asked_for(void **state)
 	assert_string_equal(read_all(out), "a: reply to a\nb: reply to b\n");
 }
 
-static void says_how_far_it_came(void **state)
+static void send_broken_off(void **state)
 {
 	char data[10001], message[5000];
 
@@ -318,7 +277,7 @@ static void says_how_far_it_came(void **state)
 	expect_words(err, "big: broke off after 4048 bytes in 1 message");
 }
 
-static void retries_what_is_in_doubt(void **state)
+static void doubt_retried(void **state)
 {
 	put("a", "one");
 	put("b", "two");
@@ -353,7 +312,7 @@ static void retries_what_is_in_doubt(void **state)
 	expect_words(err, "in doubt");
 }
 
-static void names_what_the_kernel_does_not_send(void **state)
+static void send_errors_named(void **state)
 {
 	put("a", "one");
 	for (const int *number = (const int[]){ EMSGSIZE, EINVAL, EIO, 0 }; *number; number++) {
@@ -368,10 +327,134 @@ static void names_what_the_kernel_does_not_send(void **state)
 }
 
 /*
+ * send -f
+ */
+
+#define SHA_ONE "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed"
+
+static void file_stored(void **state)
+{
+	char message[5000];
+
+	put("a", "one");
+	start("send", "-f", "a");
+	expect_open();
+	take_file("3 0 a\none", message);
+	/* What comes meanwhile is neither lost nor taken for the answer. */
+	give("hello \x1b[2J\n");
+	give("STORED 0000000000000001 " SHA_ONE "\n");
+	give_stored(message, "one");
+	expect_exit(0);
+	expect_text(out, "hmc1: message of 11 bytes: hello \\x1b[2J\\n\na: stored, SHA-256 " SHA_ONE "\n");
+	expect_text(err, "");
+}
+
+static void file_refused(void **state)
+{
+	char message[5000];
+
+	put("a", "one");
+	put("b", "two");
+	start("send", "-f", "a", "b");
+	expect_open();
+	give_refused(take_file("3 0 a\none", message), "storage disk full");
+	take_file("3 0 b\ntwo", message);
+	give_stored(message, "two");
+	expect_exit(EXIT_REFUSED);
+	expect_words(err, "a: refused: disk full\n");
+	expect_words(out, "b: stored, SHA-256 ");
+}
+
+static void file_unknown(void **state)
+{
+	char message[5000];
+
+	put("a", "one");
+	start("send", "-f", "-t", "0.2", "a", "a");
+	expect_open();
+	take_file("3 0 a\none", message);
+	expect_exit(EXIT_UNKNOWN);
+	expect_words(err, "a: unknown whether it is stored: the source has taken it, but no answer came for 0.2 "
+			  "seconds");
+	expect_text(out, "");
+}
+
+/* A part was lost on the way: the file is sent again, under the same ID. */
+static void file_sent_again(void **state)
+{
+	char message[5000], id[17];
+
+	put("a", "one");
+	start("send", "-f", "a");
+	expect_open();
+	strcpy(id, take_file("3 0 a\none", message));
+	give_refused(id, "gap a: offset 0 without the chunks before it");
+	assert_string_equal(take_file("3 0 a\none", message), id);
+	give_stored(message, "two");
+	assert_string_equal(take_file("3 0 a\none", message), id);
+	give_stored(message, "one");
+	expect_exit(0);
+	expect_text(err, "");
+}
+
+/* A file that is refused at its first message is not sent to its end. */
+static void file_refused_early(void **state)
+{
+	char data[10001], message[5000], id[17];
+
+	memset(data, 'x', 10000);
+	data[10000] = '\0';
+	put("big", data);
+	start("send", "-f", "big");
+	expect_open();
+	assert_true(recv(send_fd, message, sizeof(message), 0) > 0);
+	snprintf(id, sizeof(id), "%.16s", message + 5);
+	give_refused(id, "name big: a directory has this name");
+	assert_int_equal(send(send_fd, "", 1, MSG_NOSIGNAL), 1);
+	expect_exit(EXIT_REFUSED);
+	assert_int_equal(recv(send_fd, message, sizeof(message), 0), 0);
+}
+
+/* The reply comes behind the answer, or before it. */
+static void file_reply(void **state)
+{
+	char message[5000];
+
+	put("a", "one");
+	start("send", "-f", "-r", "a", "a", "a");
+	expect_open();
+	take_file("3 0 a\none", message);
+	give_stored(message, "one");
+	give("first");
+	take_file("3 0 a\none", message);
+	give("second");
+	give_stored(message, "one");
+	give_refused(take_file("3 0 a\none", message), "storage disk full");
+	expect_exit(EXIT_REFUSED);
+	expect_text(out, "a: stored, SHA-256 " SHA_ONE "\na: first\na: stored, SHA-256 " SHA_ONE "\na: second\n");
+}
+
+/* Both sides send a file: each refuses that of the other. */
+static void file_meets_file(void **state)
+{
+	char message[5000];
+
+	put("a", "one");
+	start("send", "-f", "a");
+	expect_open();
+	take_file("3 0 a\none", message);
+	give("FILE 00000000000000aa 6 0 theirs\nabc");
+	expect_sent("REFUSED 00000000000000aa unwanted hvpipe send runs there, and stores no files\n", 0);
+	give_stored(message, "one");
+	expect_exit(0);
+	expect_text(out, "a: stored, SHA-256 " SHA_ONE "\n");
+}
+
+/*
  * recv
  */
 
-static void receives_again_after_an_error(void **state)
+static void recv_retries(void **state)
 {
 	start("recv", "-n", "2");
 	expect_open();
@@ -385,7 +468,7 @@ static void receives_again_after_an_error(void **state)
 	expect_words(err, "Input/output error; trying again");
 }
 
-static void keeps_its_timeout_during_errors(void **state)
+static void recv_timeout_kept(void **state)
 {
 	start("recv", "-t", "0.5");
 	expect_open();
@@ -394,7 +477,7 @@ static void keeps_its_timeout_during_errors(void **state)
 	expect_exit(EXIT_NO_MESSAGE);
 }
 
-static void waits_for_the_end_of_a_suspend(void **state)
+static void recv_suspended(void **state)
 {
 	start("recv", "-n", "1");
 	expect_open();
@@ -406,7 +489,7 @@ static void waits_for_the_end_of_a_suspend(void **state)
 	assert_string_equal(read_all(out), "later");
 }
 
-static void tells_of_a_lost_connection(void **state)
+static void recv_lost_connection(void **state)
 {
 	start("recv", "-n", "1");
 	expect_open();
@@ -417,7 +500,7 @@ static void tells_of_a_lost_connection(void **state)
 }
 
 /* Messages stay in the kernel when their reader has ended. */
-static void receives_no_more_than_its_reader_takes(void **state)
+static void recv_reader_ends(void **state)
 {
 	char data[4096];
 
@@ -444,7 +527,7 @@ static void receives_no_more_than_its_reader_takes(void **state)
 	expect_words(err, "nobody reads it");
 }
 
-static void is_not_slow_for_a_reader_that_stays(void **state)
+static void recv_reader_stays(void **state)
 {
 	int64_t began = now_ms();
 	char *text;
@@ -465,7 +548,7 @@ static void is_not_slow_for_a_reader_that_stays(void **state)
 	assert_true(now_ms() - began < 5000);
 }
 
-static void shows_messages_on_a_terminal(void **state)
+static void terminal_escaped(void **state)
 {
 	static const char expected[] = "one\r\ntwo\r\n\\x1b[2J\\xc2\\x9b\r\n";
 	char text[200] = "";
@@ -490,7 +573,7 @@ static void shows_messages_on_a_terminal(void **state)
 	expect_exit(0);
 }
 
-static void ends_by_signals(void **state)
+static void recv_signals(void **state)
 {
 	start("recv");
 	expect_open();
@@ -516,19 +599,107 @@ static void ends_by_signals(void **state)
 	expect_exit(128 + SIGINT);
 }
 
-static void stores_files_and_goes_on_after_bad_names(void **state)
+/* Whatever a file is named, the next one is stored, the sender is told, and nothing reaches the terminal as it is. */
+static void recv_bad_names(void **state)
 {
+	static const char *const names[] = { "dir",
+					     ".",
+					     "..",
+					     ".bashrc",
+					     ".x.part",
+					     "a/b",
+					     "/\x1b[2J",
+					     "a\xc2\x9b"
+					     "2J" };
+	char message[200], answer[600];
+
 	assert_int_equal(mkdir("in", 0700), 0);
 	assert_int_equal(mkdir("in/dir", 0700), 0);
 	start("recv", "-d", "in", "-n", "1");
 	expect_open();
-	give("FILE 1 0 dir\nx");
-	give("FILE 1 0 .bashrc\nx");
-	give("FILE 1 0 /\x1b[2J\nx");
-	give("FILE 2 0 good\nxy");
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		snprintf(message, sizeof(message), "FILE %016zx 1 0 %s\nx", i, names[i]);
+		give(message);
+		take_sent(answer, sizeof(answer), 0);
+		snprintf(message, sizeof(message), "REFUSED %016zx name ", i);
+		assert_memory_equal(answer, message, strlen(message));
+	}
+	give("FILE 00000000000000aa 3 0 good\none");
+	expect_sent("STORED 00000000000000aa " SHA_ONE "\n", 0);
 	expect_exit(EXIT_FAILURE);
-	assert_string_equal(read_all(out), "good\n");
-	assert_null(strchr(read_all(err), '\x1b'));
+	expect_text(out, "good\n");
+	for (const char *c = read_all(err); *c; c++)
+		assert_true(*c == '\n' || (*c >= ' ' && *c < 0x7f));
+	assert_int_equal(system("test \"$(ls -A in | xargs)\" = 'dir good'"), 0);
+}
+
+/* A message in doubt that arrives twice is one file, also for -n. */
+static void recv_file_once(void **state)
+{
+	assert_int_equal(mkdir("in", 0700), 0);
+	start("recv", "-d", "in", "-n", "2");
+	expect_open();
+	for (int i = 0; i < 2; i++) {
+		give("FILE 00000000000000aa 3 0 a\none");
+		expect_sent("STORED 00000000000000aa " SHA_ONE "\n", 0);
+	}
+	give("FILE 00000000000000bb 3 0 b\none");
+	expect_sent("STORED 00000000000000bb " SHA_ONE "\n", 0);
+	expect_exit(0);
+	expect_text(out, "a\nb\n");
+}
+
+/* The sender of a file has gone: its answer is lost, the next file is stored. */
+static void recv_answer_lost(void **state)
+{
+	assert_int_equal(mkdir("in", 0700), 0);
+	start("recv", "-d", "in", "-n", "2", "-R", "0");
+	expect_open();
+	give("FILE 00000000000000aa 3 0 a\none");
+	expect_sent("STORED 00000000000000aa " SHA_ONE "\n", EPIPE);
+	give("FILE 00000000000000bb 3 0 b\none");
+	expect_sent("STORED 00000000000000bb " SHA_ONE "\n", 0);
+	expect_exit(0);
+	expect_text(out, "a\nb\n");
+	expect_words(err, "nobody takes messages there");
+}
+
+static void recv_other_messages(void **state)
+{
+	assert_int_equal(mkdir("in", 0700), 0);
+	start("recv", "-d", "in", "-n", "1");
+	expect_open();
+	give("hello");
+	give("STORED 00000000000000aa " SHA_ONE "\n");
+	give("FILE 00000000000000aa 3 0 a\none");
+	expect_sent("STORED 00000000000000aa " SHA_ONE "\n", 0);
+	expect_exit(EXIT_FAILURE);
+	expect_words(err, "message of 5 bytes dropped: not a file message");
+}
+
+static void recv_json(void **state)
+{
+	start("recv", "-j", "-n", "2");
+	expect_open();
+	give("one \"\n");
+	give("\x1b\xff");
+	expect_exit(0);
+	expect_text(out, "{\"source\":\"hmc1\",\"bytes\":6,\"text\":\"one \\\"\\n\"}\n"
+			 "{\"source\":\"hmc1\",\"bytes\":2,\"text_hex\":\"1bff\"}\n");
+
+	assert_int_equal(mkdir("in", 0700), 0);
+	start("recv", "--json", "-d", "in", "-n", "1");
+	expect_open();
+	give("FILE 00000000000000aa 3 0 .a\none");
+	expect_sent("REFUSED 00000000000000aa name file name '.a' begins with a dot\n", 0);
+	give("FILE 00000000000000bb 3 0 b\none");
+	expect_sent("STORED 00000000000000bb " SHA_ONE "\n", 0);
+	expect_exit(EXIT_FAILURE);
+	expect_text(out,
+		    "{\"source\":\"hmc1\",\"id\":\"00000000000000aa\",\"file\":\"\","
+		    "\"refused\":\"file name '.a' begins with a dot\"}\n"
+		    "{\"source\":\"hmc1\",\"id\":\"00000000000000bb\",\"file\":\"b\",\"bytes\":3,\"sha256\":\"" SHA_ONE
+		    "\"}\n");
 }
 
 /*
@@ -553,13 +724,13 @@ static void expect_reply(const char *command, const char *on_failure, const char
 		assert_int_equal(recv(send_fd, (char[1]){ 0 }, 1, 0), 0);
 }
 
-static void replies_what_the_command_prints(void **state)
+static void listen_replies(void **state)
 {
 	expect_reply("cat", NULL, "message", NULL);
 	expect_reply("echo $HVPIPE_SOURCE", NULL, "0x02000001\n", NULL);
 }
 
-static void sends_nothing_of_a_failed_command(void **state)
+static void listen_failed_command(void **state)
 {
 	expect_reply("echo partial; exit 3", NULL, NULL, "exit status 3");
 	expect_reply("echo partial; exit 3", "failed", "failed", "exit status 3");
@@ -567,7 +738,7 @@ static void sends_nothing_of_a_failed_command(void **state)
 	expect_reply("no-such-command", "failed", "failed", "exit status 127");
 }
 
-static void limits_the_command(void **state)
+static void listen_limits(void **state)
 {
 	int64_t began = now_ms();
 
@@ -579,7 +750,7 @@ static void limits_the_command(void **state)
 }
 
 /* A process that the command leaves in the background does not hold up the reply, and neither a closed output. */
-static void waits_for_the_command_only(void **state)
+static void listen_background(void **state)
 {
 	int64_t began = now_ms();
 
@@ -588,7 +759,7 @@ static void waits_for_the_command_only(void **state)
 	expect_reply("echo out; exec >&-; sleep 0.2; exit 0", NULL, "out\n", NULL);
 }
 
-static void goes_on_when_nobody_takes_the_reply(void **state)
+static void listen_reply_lost(void **state)
 {
 	start("listen", "-x", "cat", "-R", "0");
 	expect_open();
@@ -602,7 +773,7 @@ static void goes_on_when_nobody_takes_the_reply(void **state)
 	expect_exit(0);
 }
 
-static void does_not_repeat_itself(void **state)
+static void reports_counted(void **state)
 {
 	char *said;
 
@@ -620,11 +791,40 @@ static void does_not_repeat_itself(void **state)
 		fail_msg("said: %s", said);
 }
 
+/* With -d the command gets each file when it is stored; without, files are refused. */
+static void listen_files(void **state)
+{
+	assert_int_equal(mkdir("in", 0700), 0);
+	start("listen", "-d", "in", "-x", "echo ${HVPIPE_FILE:-none}; cat");
+	expect_open();
+	give("FILE 00000000000000aa 3 0 a\non");
+	give("FILE 00000000000000aa 3 2 a\ne");
+	expect_sent("STORED 00000000000000aa " SHA_ONE "\n", 0);
+	expect_sent("in/a\none", 0);
+	give("FILE 00000000000000aa 3 2 a\ne");
+	expect_sent("STORED 00000000000000aa " SHA_ONE "\n", 0);
+	give("FILE 00000000000000bb 1 0 ..\nx");
+	expect_sent("REFUSED 00000000000000bb name file name '..' begins with a dot\n", 0);
+	give("message");
+	expect_sent("none\nmessage", 0);
+	kill(pid, SIGTERM);
+	expect_exit(0);
+
+	start("listen", "-x", "cat");
+	expect_open();
+	give("FILE 00000000000000aa 3 0 a\none");
+	expect_sent("REFUSED 00000000000000aa unwanted hvpipe listen runs there without -d\n", 0);
+	give("message");
+	expect_sent("message", 0);
+	kill(pid, SIGTERM);
+	expect_exit(0);
+}
+
 /*
  * status, doctor, and the rest
  */
 
-static void prints_a_dash_for_what_is_unknown(void **state)
+static void status_unknown(void **state)
 {
 	setenv("FAKE_STATE", "unknown", 1);
 	start("status");
@@ -646,7 +846,7 @@ static void prints_a_dash_for_what_is_unknown(void **state)
 			    "pipe enabled, 1 source open, 7 messages dropped that came for sources not open\n");
 }
 
-static void has_one_status_for_each_failure(void **state)
+static void exit_statuses(void **state)
 {
 	static const struct {
 		int number, status;
@@ -682,7 +882,7 @@ static void has_one_status_for_each_failure(void **state)
 	expect_exit(EXIT_USAGE);
 }
 
-static void fails_when_output_is_full(void **state)
+static void output_full(void **state)
 {
 	setenv("FAKE_STATE", "enabled", 1);
 	for_each_text(word, "help", "--help", "-V", "status")
@@ -720,7 +920,7 @@ static void doctor_finds(const char *words, int status)
 	expect_words(out, words);
 }
 
-static void doctor_names_what_is_wrong(void **state)
+static void doctor_findings(void **state)
 {
 	make_tree("7.2.13\n");
 	doctor_finds("ok       firmware", 9);
@@ -755,7 +955,7 @@ static void doctor_names_what_is_wrong(void **state)
 	doctor_finds("no RTAS", 1);
 }
 
-static void doctor_speaks_json_and_writes_a_report(void **state)
+static void doctor_json_report(void **state)
 {
 	make_tree("7.4.0");
 	put("root/proc/version", "Linux \x1b \"7.2.13\"\n");
@@ -776,32 +976,25 @@ static void doctor_speaks_json_and_writes_a_report(void **state)
 int main(int argc, char **argv)
 {
 	static const struct CMUnitTest tests[] = {
-		TEST(cuts_a_stream_into_portable_messages),
-		TEST(prints_replies),
-		TEST(refuses_what_was_not_asked_for),
-		TEST(says_how_far_it_came),
-		TEST(retries_what_is_in_doubt),
-		TEST(names_what_the_kernel_does_not_send),
-		TEST(receives_again_after_an_error),
-		TEST(keeps_its_timeout_during_errors),
-		TEST(waits_for_the_end_of_a_suspend),
-		TEST(tells_of_a_lost_connection),
-		TEST(receives_no_more_than_its_reader_takes),
-		TEST(is_not_slow_for_a_reader_that_stays),
-		TEST(shows_messages_on_a_terminal),
-		TEST(ends_by_signals),
-		TEST(stores_files_and_goes_on_after_bad_names),
-		TEST(replies_what_the_command_prints),
-		TEST(sends_nothing_of_a_failed_command),
-		TEST(limits_the_command),
-		TEST(waits_for_the_command_only),
-		TEST(goes_on_when_nobody_takes_the_reply),
-		TEST(does_not_repeat_itself),
-		TEST(prints_a_dash_for_what_is_unknown),
-		TEST(has_one_status_for_each_failure),
-		TEST(fails_when_output_is_full),
-		TEST(doctor_names_what_is_wrong),
-		TEST(doctor_speaks_json_and_writes_a_report),
+		TEST(stream_cut_portably),  TEST(replies_printed),
+		TEST(second_reply_dropped), TEST(send_broken_off),
+		TEST(doubt_retried),	    TEST(send_errors_named),
+		TEST(file_stored),	    TEST(file_refused),
+		TEST(file_unknown),	    TEST(file_sent_again),
+		TEST(file_refused_early),   TEST(file_reply),
+		TEST(file_meets_file),	    TEST(recv_retries),
+		TEST(recv_timeout_kept),    TEST(recv_suspended),
+		TEST(recv_lost_connection), TEST(recv_reader_ends),
+		TEST(recv_reader_stays),    TEST(terminal_escaped),
+		TEST(recv_signals),	    TEST(recv_bad_names),
+		TEST(recv_file_once),	    TEST(recv_answer_lost),
+		TEST(recv_other_messages),  TEST(recv_json),
+		TEST(listen_replies),	    TEST(listen_failed_command),
+		TEST(listen_limits),	    TEST(listen_background),
+		TEST(listen_reply_lost),    TEST(reports_counted),
+		TEST(listen_files),	    TEST(status_unknown),
+		TEST(exit_statuses),	    TEST(output_full),
+		TEST(doctor_findings),	    TEST(doctor_json_report),
 	};
 
 	assert_int_equal(argc, 2);
