@@ -559,7 +559,7 @@ static void recv_d_once(void **context)
 static void recv_d_answers_bounded(void **context)
 {
 	char payload[HVPIPE_LINK_MAX_PAYLOAD + 1];
-	uint64_t sequence = 1, answers = 0;
+	uint64_t sequence = 1;
 	HvpipeLinkHeader header;
 
 	start("recv", "-d", dir);
@@ -567,10 +567,9 @@ static void recv_d_answers_bounded(void **context)
 	while (true) {
 		g_snprintf(payload, sizeof(payload), "FILE %016" PRIx64 " 1 0 .x\nx", sequence);
 		peer_frame(HVPIPE_LINK_MESSAGE, sequence, payload);
-		do {
+		do
 			assert_true(try_frame(&header, payload));
-			answers += header.type == HVPIPE_LINK_MESSAGE;
-		} while (header.type == HVPIPE_LINK_MESSAGE);
+		while (header.type == HVPIPE_LINK_MESSAGE);
 		if (header.type == HVPIPE_LINK_NACK)
 			break;
 		sequence++;
