@@ -20,7 +20,7 @@ CONFIG = (BUILD / KERNEL).resolve().parent / "config"
 pytestmark = pytest.mark.skipif(not CONFIG.exists() or "CONFIG_FAILSLAB=y" not in CONFIG.read_text(encoding="utf-8"),
                                 reason=f"{KERNEL} cannot inject faults; KERNEL=vmlinux-debug can")
 DEBUG = "/sys/kernel/debug"
-CACHE = "/sys/kernel/slab/papr_hvpipe_msg"  # the driver's buffers for messages
+CACHE = "/sys/kernel/slab/hvpipe_msg"  # the driver's buffers for messages
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +93,8 @@ def test_each_failure_in_suspend(pipe):
 
 def fail_in_cache(pipe, percent):
     """Make PERCENT of the allocations of message buffers fail, in all tasks; 0: none."""
-    pipe.partition.check(f"echo {int(percent > 0)} >{CACHE}/failslab; cd {DEBUG}/failslab; echo Y >cache-filter; "
-                         f"echo -1 >times; echo {percent} >probability")
+    pipe.partition.check(f"echo {int(percent > 0)} >{CACHE}/failslab && cd {DEBUG}/failslab && echo Y >cache-filter && "
+                         f"echo -1 >times && echo {percent} >probability")
 
 
 def test_no_memory(pipe):
