@@ -175,13 +175,17 @@ def test_page_conversation(tmp_path, number):
 
 # Both HMCs with the device
 
+def message_files(directory, count):
+    """Files in DIRECTORY with "message 0", "message 1" and so on; returns their paths."""
+    files = [directory / str(number) for number in range(count)]
+    for number, path in enumerate(files):
+        path.write_text(f"message {number}")
+    return files
+
+
 def test_credit(start, device, tap, tmp_path):
     """An HMC sends more messages than the hypervisor queues: in order, each once, and never beyond its credit."""
-    files = []
-    for number in range(40):
-        files.append(tmp_path / f"{number}")
-        files[-1].write_text(f"message {number}")
-    hmc = start(tap.path, "send", *files)
+    hmc = start(tap.path, "send", *message_files(tmp_path, 40))
     for number in range(40):
         assert device.receive() == f"message {number}".encode()
     assert hmc.end()[0] == 0
@@ -238,11 +242,7 @@ def test_refuses(start, device, tmp_path):
 
 def test_goes_on_after_losses(start, device, tap, tmp_path):
     """The connection is lost in between: the session goes on, what is queued is not sent again, nothing is lost."""
-    files = []
-    for number in range(20):
-        files.append(tmp_path / f"{number}")
-        files[-1].write_text(f"message {number}")
-    hmc = start(tap.path, "send", *files)
+    hmc = start(tap.path, "send", *message_files(tmp_path, 20))
     device.wait(lambda: device.get("queued") == 4, "messages of the HMC")
     for number in range(20):
         assert device.receive() == f"message {number}".encode()

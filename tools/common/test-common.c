@@ -178,6 +178,19 @@ static void flood_bounded(void **state)
 	assert_null(strstr(said, "file 100 "));
 }
 
+/* Get SIGINT in 100 ms. A test that it does not end is killed after 10 s. */
+static void interrupt_soon(void)
+{
+	catch_stop();
+	signal(SIGALRM, SIG_DFL);
+	alarm(10);
+	if (fork() == 0) {
+		usleep(100000);
+		kill(getppid(), SIGINT);
+		_exit(0);
+	}
+}
+
 /* Nobody reads standard error: a signal ends the wait. */
 static void report_to_full_pipe(void)
 {
@@ -187,14 +200,7 @@ static void report_to_full_pipe(void)
 	if (pipe(fds))
 		exit(10);
 	dup2(fds[1], STDERR_FILENO);
-	catch_stop();
-	signal(SIGALRM, SIG_DFL);
-	alarm(10);
-	if (fork() == 0) {
-		usleep(100000);
-		kill(getppid(), SIGINT);
-		_exit(0);
-	}
+	interrupt_soon();
 	for (int i = 0; !stop_signal(); i++)
 		report("%0999d", i);
 	for (int i = 0; i < 100; i++)
@@ -225,14 +231,7 @@ static void write_to_full_pipe(void)
 
 	if (pipe(fds))
 		exit(10);
-	catch_stop();
-	signal(SIGALRM, SIG_DFL);
-	alarm(10);
-	if (fork() == 0) {
-		usleep(100000);
-		kill(getppid(), SIGINT);
-		_exit(0);
-	}
+	interrupt_soon();
 	for (int i = 0; i < 1000; i++)
 		if (!write_all(fds[1], data, sizeof(data)))
 			exit(errno == EINTR && stop_signal() == SIGINT && now_ms() - began < 1100 ? 42 : 11);
