@@ -13,7 +13,7 @@
 /* The most sources that a daemon serves. */
 #define CONFIG_SOURCES_MAX 64
 
-/* Who has a right: root, and the members of these groups. */
+/* Root and the members of these groups have a right. */
 struct group_rule {
 	gid_t *gids;
 	size_t nr_gids;

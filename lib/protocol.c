@@ -8,7 +8,7 @@ _Static_assert(sizeof(struct hvpipe_packet_header) == 16, "the header has no hol
 
 enum { NUMBER = 1, SOURCE = 2, ERROR = 4, RIGHT = 8 };
 
-/* For each type: who sends it, the fields that may be other than 0, and how much data it has. */
+/* The rules of each type: its sender, the fields that may be other than 0, and the length of its data. */
 static const struct rule {
 	int from_client;
 	int fields;

@@ -111,7 +111,7 @@ static int connect_to(const char *path, struct sockaddr_un *address, GError **er
 	return -1;
 }
 
-/* Remove the socket of a process that is no more. */
+/* Remove the socket that a process left when it ended. */
 static bool make_way(const char *path, struct sockaddr_un *address, GError **error)
 {
 	GError *why = NULL;

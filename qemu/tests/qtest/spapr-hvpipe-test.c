@@ -1647,7 +1647,7 @@ static uint64_t highest_credit(const GByteArray *stream)
     return credit;
 }
 
-/* A place that the HMC was not told of yet is no credit. */
+/* The HMC may not use a free place before it was told of it. */
 static void test_credit_untold(void)
 {
     Partition *p = partition_start(PIPE SOURCE1_OF_4);

@@ -764,7 +764,7 @@ static ssize_t hvpipe_receive_for(struct hvpipe *pipe, u32 source, enum hvpipe_t
  *         certain is left to its reader then.
  *
  * Context: May sleep.
- * Return: 0 when there is no more to do, else -ve errno: try again.
+ * Return: 0 if nothing is left to do, a negative errno to be called again.
  */
 static int hvpipe_take(struct hvpipe *pipe, bool probe)
 {
