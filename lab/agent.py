@@ -2,6 +2,7 @@
 """Commands in a partition, run by guest/agent on the partition's second terminal."""
 
 import base64
+import contextlib
 import io
 import itertools
 import threading
@@ -173,6 +174,6 @@ class Agent:
             return list((self._waiting or {}).values())
 
     def signal(self, number: int, name: str):
-        """Send the signal NAME to command NUMBER."""
-        with self._changed:
+        """Send the signal NAME to command NUMBER; nothing to do if the partition has ended, and all commands with it."""
+        with self._changed, contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._send(b"kill %d %s\n" % (number, name.encode()))
