@@ -13,6 +13,7 @@
 #include "spapr_hvpipe_queue.c"
 #include "spapr_hvpipe_source.c"
 #include "spapr_hvpipe_chardev.c"
+#include "spapr_hvpipe_protocol.c"
 #include "spapr_hvpipe_migration.c"
 #include "spapr_hvpipe.c"
 

@@ -6,6 +6,7 @@
  *     spapr_hvpipe_queue.c      the queue towards the partition, its events
  *     spapr_hvpipe_source.c     the abstract source, and the echo
  *     spapr_hvpipe_chardev.c    the source behind a chardev: an HMC
+ *     spapr_hvpipe_protocol.c   the protocol of its link
  *     spapr_hvpipe_migration.c  the migration stream
  *     spapr_hvpipe_fault.c      the grammar of the faults to inject
  *
