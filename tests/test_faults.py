@@ -276,6 +276,19 @@ def test_lost_event(pipe, operation, fault):
     assert waiting.check() == steps
 
 
+def test_woken(pipe):
+    """After a lost event `hvpipe wake` has the hypervisor announce again what waits; nothing is lost."""
+    mark = pipe.partition.hypervisor.size
+    pipe.inject(LOST)
+    steps = "open1 open2 write1 write2 meet now1=out now2=out read1=nothing meet take1=1.1 take2=2.1 close1 close2"
+    waiting = pipe.start(steps)
+    pipe.wait_struck("replace-event", mark)
+    pipe.meet()
+    pipe.partition.check("hvpipe wake")
+    pipe.meet()
+    assert waiting.check() == steps
+
+
 def test_lost_loss_event(lab, pipe):
     """A lost connection whose event is lost is not reported; the next HMC's message is read."""
     hmc = console_hmc(lab, pipe)

@@ -3,7 +3,7 @@
 
 _hvpipe() {
 	local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command="" word i
-	local commands="send recv listen ping monitor status doctor help"
+	local commands="send recv listen ping monitor status doctor wake help"
 
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		word=${COMP_WORDS[i]}

@@ -44,6 +44,7 @@ int run_status(void);
 int run_doctor(void);
 int run_ping(void);
 int run_monitor(void);
+int run_wake(void);
 
 /*
  * The source that the options name (endpoint.c).

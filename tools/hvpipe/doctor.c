@@ -153,10 +153,9 @@ static void check_release(const char *release)
 	/* Seen on 7.2.13, and read in the source of 7.3.4. */
 	if (version >= 6018000 && version <= 7003004) {
 		find("release", WARNING,
-		     "let the HMC send one message at a time and wait for its answer, or use this "
-		     "project's driver",
-		     "Linux %s: a message that comes while another one is received can stop the "
-		     "pipe until the next boot",
+		     "`hvpipe wake` may start it again; let the HMC send one message at a time and wait "
+		     "for its answer, or use this project's driver",
+		     "Linux %s: a message that comes while another one is received can stop the pipe",
 		     release);
 		found = true;
 	}

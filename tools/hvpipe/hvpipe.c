@@ -56,6 +56,8 @@ static const char usage[] = "Usage: hvpipe [-s SOURCE] COMMAND\n"
 			    "    -o, --report=FILE  write FILE for the developers of hvpipe: findings and what\n"
 			    "                    firmware and kernel say of the pipe\n"
 			    "        --root=DIR  look below DIR, at a copy of another system's files\n"
+			    "  wake              enable the pipe anew, when nothing comes through it any more: the\n"
+			    "                    hypervisor announces again what waits; sends under way fail\n"
 			    "  help              this\n"
 			    "\n"
 			    "  -s, --source=SOURCE   hmcN, or a source ID like 0x02000001; default hmc1\n"
@@ -179,7 +181,8 @@ static const struct {
 	{ "send", "s:Dfrt:m:R:hV" },	 { "recv", "s:Djn:d:t:R:hV" },
 	{ "listen", "s:Dx:d:F:T:R:hV" }, { "ping", "s:Dn:R:hV" },
 	{ "monitor", "s:Djn:hV" },	 { "status", "s:DjhV" },
-	{ "doctor", "s:Djo:C:hV" },	 { "help", "hV" },
+	{ "doctor", "s:Djo:C:hV" },	 { "wake", "hV" },
+	{ "help", "hV" },
 };
 
 static const char *find_command(const char *name)
@@ -187,7 +190,7 @@ static const char *find_command(const char *name)
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
 		if (!strcmp(commands[i].name, name))
 			return commands[i].options;
-	usage_error("no command '%s': send, recv, listen, ping, monitor, status, doctor or help", name);
+	usage_error("no command '%s': send, recv, listen, ping, monitor, status, doctor, wake or help", name);
 }
 
 int main(int argc, char **argv)
@@ -226,6 +229,8 @@ int main(int argc, char **argv)
 		return run_monitor();
 	if (!strcmp(command, "doctor"))
 		return run_doctor();
+	if (!strcmp(command, "wake"))
+		return run_wake();
 	if (!options.exec)
 		usage_error("listen: which COMMAND? Give it with -x");
 	return run_listen();
