@@ -12,7 +12,8 @@ import threading
 import time
 
 from lab.errors import LabError
-from lab.paths import BUILD, TOP
+from lab.hypervisor import BOOTED
+from lab.paths import TOP
 from lab.qmp import Qmp
 from lab.stream import LIMIT
 
@@ -83,7 +84,7 @@ class Device:
         self.path = place / "hmc1.sock"
         firmware = place / "firmware"
         firmware.write_bytes(b"none")    # nothing runs, but the machine insists on something to run
-        command = [BUILD / "qemu-system-ppc64", "-machine", MACHINE, "-accel", "qtest", "-m", "256", "-nodefaults",
+        command = [BOOTED / "qemu-system-ppc64", "-machine", MACHINE, "-accel", "qtest", "-m", "256", "-nodefaults",
                    "-nographic", "-bios", firmware, "-qtest", f"unix:{place}/qtest,server=on,wait=off",
                    "-qmp", f"unix:{place}/qmp,server=on,wait=off", "-device", "spapr-hvpipe,id=hvpipe",
                    "-chardev", f"socket,id=hmc1,path={self.path},server=on,wait=off", "-device",
