@@ -82,7 +82,8 @@ quick: build
 	@$(PYTHON) -m pytest $(QUICK)
 
 test-kernels: build
-	@$(LAB) build $(or $(KERNELS),vmlinux-4k vmlinux-newer-4k vmlinux-big-endian debian debian-64k)
+	@$(LAB) build $(or $(KERNELS),vmlinux-4k vmlinux-newer-4k vmlinux-big-endian debian debian-64k \
+		vmlinux-debian-fixed)
 	@$(LAB) kernels $(KERNELS)
 
 test-fixes: build

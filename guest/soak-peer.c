@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * The partition's end of one source for `make soak` and `make migrate`: sends numbered messages, checks those that
- *come.
+ * come.
  *
  *	soak-peer run FILE SOURCE KEY COUNT ECHO CLOSE	send until COUNT were sent for sure, or SIGUSR1; receive until
  *							SIGTERM
@@ -10,8 +10,8 @@
  *
  * ECHO is 1 if the source answers each message with itself. About every CLOSE messages the handle is closed for a
  * moment and reopened; 0: never. Everything that must survive kill -9 is in FILE, which is mapped: a message is
- *received into it and counted afterwards, and the next run counts a message that was received but not counted. A
- *message that was being sent when the process died goes on a list of unknown ones, as it may have been sent or not.
+ * received into it and counted afterwards, and the next run counts a message that was received but not counted. A
+ * message that was being sent when the process died goes on a list of unknown ones, as it may have been sent or not.
  *
  * One thread sends and another receives: while a send waits, messages must still be read, as all sources wait for that.
  *
@@ -272,7 +272,7 @@ static void receive(int fd)
 		/* So that recover() cannot take a message of an earlier call for one of this call. */
 		memset(slot, 0, HDR + HEAD);
 		__sync_synchronize();
-		n = read(fd, slot, HDR + MAX);
+		n = read(fd, slot, HDR + send_limit());
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0) {

@@ -63,6 +63,7 @@ SUBJECTS = (
     Subject("ours, 6.12, big-endian", "vmlinux-big-endian", "power9", "Hash", 64, user_space=False),
     Subject("Debian's", "debian", "power9", "Hash", 4, append="disable_radix"),
     Subject("Debian's", "debian-64k", "power10", "Radix", 64),
+    Subject("Debian's 7.x source, our fixes", "vmlinux-debian-fixed", "power9", "Hash", 64),
 )
 
 
