@@ -231,6 +231,26 @@ def test_inbox(serve):
     assert "\x1b" not in serve.err.text
 
 
+def test_inbox_after_kill(serve):
+    """A file that was stored is not stored again when its message comes again after kill -9, as a send in doubt."""
+    (serve.directory / "inbox").mkdir()
+    serve.start({"a/hmc1": "inbox=inbox"})
+    played = serve.played["a/hmc1"]
+    part = b"FILE %016x 4 0 good\ngood" % 9
+    answer = b"STORED %016x %s\n" % (9, hashlib.sha256(b"good").hexdigest().encode())
+    assert played.send(part) == ACK
+    assert played.receive() == answer
+    serve.wait_status(lambda all_: all_["a/hmc1"]["acknowledged"] == 1)
+    serve.end(signal.SIGKILL)
+    (serve.directory / "inbox" / "good").unlink()
+    serve.start({"a/hmc1": "inbox=inbox"})
+    assert played.send(part) == ACK
+    assert played.receive() == answer
+    assert serve.status()["a/hmc1"]["files"] == 0
+    assert not list((serve.directory / "inbox").iterdir())
+    assert serve.end() == 0
+
+
 def test_reload(serve):
     """SIGHUP: a link that is gone ends in order, one that is new begins, one that changed begins anew with its
     session, one that is as before keeps its connection. A mistake changes nothing."""

@@ -410,6 +410,14 @@ static const char *find_stored(const struct file_receiver *receiver, uint64_t id
 	return NULL;
 }
 
+void file_receiver_remember(struct file_receiver *receiver, uint64_t id, const char *sha256)
+{
+	size_t place = receiver->nr_stored++ % FILE_RECEIVER_KNOWN;
+
+	receiver->stored[place].id = id;
+	snprintf(receiver->stored[place].sha256, sizeof(receiver->stored[place].sha256), "%s", sha256);
+}
+
 static struct file_receiver_refused *find_refused(struct file_receiver *receiver, uint64_t id)
 {
 	for (int i = 0; i < FILE_RECEIVER_FILES; i++)
@@ -532,6 +540,14 @@ static bool completed_before(struct file_receiver *receiver, const struct file_m
 	return same;
 }
 
+/* The file is complete, and receiver->sha256 is its digest. */
+static enum file_receiver_result finish(struct file_receiver *receiver)
+{
+	file_receiver_remember(receiver, receiver->id, receiver->sha256);
+	answer_stored(receiver, receiver->sha256);
+	return FILE_RECEIVER_COMPLETE;
+}
+
 /* Open the incomplete file that this message begins or continues. */
 static enum file_receiver_result begin(struct file_receiver *receiver, const struct file_message *msg,
 				       struct file_message_error *error)
@@ -547,10 +563,8 @@ static enum file_receiver_result begin(struct file_receiver *receiver, const str
 	fd = open_part(receiver, msg->id, msg->offset == 0, error);
 	if (fd < 0 && errno == ENOENT && msg->offset > 0) {
 		error->text[0] = '\0';
-		if (completed_before(receiver, msg)) {
-			answer_stored(receiver, receiver->sha256);
-			return FILE_RECEIVER_COMPLETE;
-		}
+		if (completed_before(receiver, msg))
+			return finish(receiver);
 		fail(error, 0, "%s: offset %" PRIu64 " without the chunks before it", msg->name, msg->offset);
 		return refuse(receiver, FILE_REFUSAL_GAP, error);
 	}
@@ -610,14 +624,6 @@ static int complete(struct file_receiver *receiver, struct file_receiver_part *p
 	return 0;
 }
 
-static void remember_stored(struct file_receiver *receiver)
-{
-	size_t place = receiver->nr_stored++ % FILE_RECEIVER_KNOWN;
-
-	receiver->stored[place].id = receiver->id;
-	strcpy(receiver->stored[place].sha256, receiver->sha256);
-}
-
 /* Take the next chunk of an incomplete file. */
 static enum file_receiver_result grow(struct file_receiver *receiver, struct file_receiver_part *part,
 				      const struct file_message *msg, struct file_message_error *error)
@@ -633,9 +639,7 @@ static enum file_receiver_result grow(struct file_receiver *receiver, struct fil
 		return refuse(receiver, is_of_name(errno) ? FILE_REFUSAL_NAME : FILE_REFUSAL_STORAGE, error);
 	}
 	SHA256End(&part->hash, receiver->sha256);
-	remember_stored(receiver);
-	answer_stored(receiver, receiver->sha256);
-	return FILE_RECEIVER_COMPLETE;
+	return finish(receiver);
 }
 
 enum file_receiver_result file_receiver_take(struct file_receiver *receiver, const void *message, size_t len,

@@ -182,6 +182,9 @@ struct file_receiver {
 	size_t answer_len;	      /* ... if it has a length */
 };
 
+/* A file that was stored by an earlier process: its messages may come again, and change nothing. */
+void file_receiver_remember(struct file_receiver *receiver, uint64_t id, const char *sha256);
+
 enum file_receiver_result {
 	FILE_RECEIVER_NONE,	/* no file message: @error says why */
 	FILE_RECEIVER_MORE,	/* taken, more must follow */

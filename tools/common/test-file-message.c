@@ -716,11 +716,32 @@ static void next_process_continues(void **state)
 	/* The last one again, likewise. */
 	open_receiver(&receiver);
 	assert_stored(&receiver, "FILE " A "6 5 a\nf", SHA_ABCDEF);
+	assert_taken(&receiver, "FILE " A "6 5 a\nf", FILE_RECEIVER_AGAIN);
 	assert_refused(&receiver, "FILE " B "6 5 a\ng", "gap a: offset 5 without the chunks before it");
 	assert_refused(&receiver, "FILE " C "6 4 a\ne", "gap a: offset 4 without the chunks before it");
 	file_receiver_close(&receiver);
 	assert_file("a", "abcdef", 6);
 	assert_only(".", "a");
+}
+
+/* The next process stores a file of one message again, unless it is told that it is stored. */
+static void next_process_forgets(void **state)
+{
+	struct file_receiver receiver;
+
+	for (int i = 0; i < 2; i++) {
+		open_receiver(&receiver);
+		assert_stored(&receiver, "FILE " A "3 0 a\nabc", SHA_ABC);
+		file_receiver_close(&receiver);
+		assert_file("a", "abc", 3);
+	}
+	open_receiver(&receiver);
+	file_receiver_remember(&receiver, 0xaa, SHA_ABC);
+	assert_int_equal(unlink("a"), 0);
+	assert_taken(&receiver, "FILE " A "3 0 a\nabc", FILE_RECEIVER_AGAIN);
+	assert_answer(&receiver, "STORED " A SHA_ABC "\n");
+	assert_only(".", "");
+	file_receiver_close(&receiver);
 }
 
 /* The part of one file is never continued by another one of the same name. */
@@ -894,6 +915,7 @@ int main(void)
 		TEST(files_mixed),
 		TEST(files_abandoned),
 		TEST(next_process_continues),
+		TEST(next_process_forgets),
 		TEST(parts_not_mixed),
 		TEST(part_overwritten),
 		TEST(links_not_followed),

@@ -24,6 +24,11 @@ static bool recv_start(struct hmc *hmc)
 		hmc->status = EXIT_FAILURE;
 		return false;
 	}
+	for (const GList *l = hmc_state_files(hmc->state)->head; hmc->dir && l; l = l->next) {
+		const struct hmc_stored_file *file = l->data;
+
+		file_receiver_remember(&receiver, file->id, file->sha256);
+	}
 	hmc_restart_timeout(hmc, "no message", EXIT_NO_MESSAGE);
 	return true;
 }
@@ -81,7 +86,10 @@ static enum hmc_verdict recv_file(struct hmc *hmc, const void *data, size_t len,
 	if ((result == FILE_RECEIVER_COMPLETE && !print_file(hmc, NULL)) ||
 	    (result == FILE_RECEIVER_REFUSED && hmc->json && !print_file(hmc, error.text)))
 		return HMC_LEAVE;
-	received += result == FILE_RECEIVER_COMPLETE;
+	if (result == FILE_RECEIVER_COMPLETE) {
+		hmc_state_add_file(hmc->state, receiver.id, receiver.sha256);
+		received++;
+	}
 	if (receiver.answer_len)
 		*reply = g_bytes_new(receiver.answer, receiver.answer_len);
 	return HMC_TAKE;

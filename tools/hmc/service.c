@@ -170,6 +170,7 @@ static enum hmc_verdict store_file(struct hmc_service *service, uint64_t sequenc
 		break;
 	case FILE_RECEIVER_COMPLETE:
 		service->files++;
+		hmc_state_add_file(service->state, service->inbox.id, service->inbox.sha256);
 		tell(service, "%s/%s stored, %" PRIu64 " bytes", service->config->inbox, service->inbox.name,
 		     service->inbox.size);
 		/* fall through */
@@ -278,6 +279,11 @@ struct hmc_service *hmc_service_new(const struct hmc_link_config *config, struct
 	if (ok && config->inbox && file_receiver_open(&service->inbox, config->inbox, true, &why)) {
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "%s: %s", config->name, why.text);
 		ok = false;
+	}
+	for (const GList *l = ok && config->inbox ? hmc_state_files(service->state)->head : NULL; l; l = l->next) {
+		const struct hmc_stored_file *file = l->data;
+
+		file_receiver_remember(&service->inbox, file->id, file->sha256);
 	}
 	if (ok) {
 		service->link = hmc_link_new(loop, config->addresses[0], service->state, &hmc_link_default_timing, &ops,

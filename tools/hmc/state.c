@@ -26,6 +26,7 @@ struct hmc_state *hmc_state_open(struct hmc_store *store, const char *name, GErr
 	state->store = store;
 	state->session = random_session();
 	g_queue_init(&state->pending);
+	g_queue_init(&state->files);
 	if (store->path && !hmc_store_load(state, name, error)) {
 		hmc_state_close(state);
 		return NULL;
@@ -38,6 +39,7 @@ void hmc_state_close(struct hmc_state *state)
 	if (state->changed)
 		g_ptr_array_remove_fast(state->store->changed, state);
 	g_queue_clear_full(&state->pending, (GDestroyNotify)g_bytes_unref);
+	g_queue_clear_full(&state->files, g_free);
 	g_free(state);
 }
 
@@ -79,6 +81,11 @@ uint64_t hmc_state_queued(const struct hmc_state *state)
 const GQueue *hmc_state_pending(const struct hmc_state *state)
 {
 	return &state->pending;
+}
+
+const GQueue *hmc_state_files(const struct hmc_state *state)
+{
+	return &state->files;
 }
 
 static void note_change(struct hmc_state *state)
@@ -124,6 +131,19 @@ void hmc_state_take(struct hmc_state *state, GBytes *reply)
 	state->progress.taken++;
 	if (reply)
 		push_message(state, reply);
+	note_change(state);
+}
+
+void hmc_state_add_file(struct hmc_state *state, uint64_t id, const char *sha256)
+{
+	struct hmc_stored_file *file = g_new(struct hmc_stored_file, 1);
+
+	file->id = id;
+	g_strlcpy(file->sha256, sha256, sizeof(file->sha256));
+	g_queue_push_tail(&state->files, file);
+	if (state->files.length > HMC_STATE_FILES)
+		g_free(g_queue_pop_head(&state->files));
+	state->progress.files++;
 	note_change(state);
 }
 

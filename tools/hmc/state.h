@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * What an HMC must not forget about its session with one source: the session's ID, how far the messages went each way,
- * and its own messages that the partition has not acknowledged. The changes here are in memory; hmc_store_commit() of
- * store.h makes those of all sessions permanent.
+ * its own messages that the partition has not acknowledged, and the files that it has stored last. The changes here are
+ * in memory; hmc_store_commit() of store.h makes those of all sessions permanent.
  */
 #ifndef HMC_STATE_H
 #define HMC_STATE_H
@@ -38,6 +38,16 @@ uint64_t hmc_state_queued(const struct hmc_state *state);
 /* The pending messages (GBytes), the oldest, of sequence acknowledged + 1, at the head. */
 const GQueue *hmc_state_pending(const struct hmc_state *state);
 
+/* A file of the partition that was stored. */
+struct hmc_stored_file {
+	uint64_t id;
+	char sha256[65]; /* hexadecimal */
+};
+
+/* Those stored last (struct hmc_stored_file), at most HMC_STATE_FILES, the oldest at the head. */
+#define HMC_STATE_FILES 64
+const GQueue *hmc_state_files(const struct hmc_state *state);
+
 /* The session is with this source. */
 void hmc_state_bind(struct hmc_state *state, uint32_t source);
 void hmc_state_set_epoch(struct hmc_state *state, uint64_t epoch);
@@ -45,6 +55,8 @@ void hmc_state_set_epoch(struct hmc_state *state, uint64_t epoch);
 void hmc_state_queue(struct hmc_state *state, GBytes *message);
 /* The next message from the hypervisor is taken, and answered with @reply (NULL: not at all). */
 void hmc_state_take(struct hmc_state *state, GBytes *reply);
+/* The message that is taken next completes a file. */
+void hmc_state_add_file(struct hmc_state *state, uint64_t id, const char *sha256);
 /* The partition has received all up to @sequence, which is between acknowledged and queued. */
 void hmc_state_acknowledge(struct hmc_state *state, uint64_t sequence);
 

@@ -15,6 +15,7 @@ struct progress {
 	uint64_t taken;
 	uint64_t acknowledged;
 	uint64_t queued;
+	uint64_t files; /* stored */
 };
 
 struct hmc_state {
@@ -24,6 +25,7 @@ struct hmc_state {
 	struct progress progress;
 	struct progress written; /* as the open transaction has it */
 	GQueue pending;		 /* of GBytes: the messages acknowledged + 1 .. queued */
+	GQueue files;		 /* of struct hmc_stored_file: the last of them */
 	bool changed;		 /* it is in the store's list of what to write */
 };
 
@@ -36,6 +38,9 @@ enum statement {
 	INSERT_MESSAGE,
 	DELETE_MESSAGES,
 	SELECT_MESSAGES,
+	INSERT_FILE,
+	DELETE_FILES,
+	SELECT_FILES,
 	STATEMENTS
 };
 

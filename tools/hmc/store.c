@@ -14,7 +14,7 @@
 #include "store-private.h"
 
 #define APPLICATION_ID 0x68766d63 /* "hvmc" */
-#define FORMAT	       2	  /* 1 was a log of our own */
+#define FORMAT	       3	  /* 1 was a log of our own, 2 had no files */
 #define OLD_MAGIC      "hvpipe-hmc 1\n"
 
 /* How long another process may read the file in a way that keeps us out, as sqlite3(1) does when it opens it. */
@@ -28,6 +28,9 @@ static const char create_link[] =
 static const char create_message[] =
 	"CREATE TABLE message (link INTEGER NOT NULL REFERENCES link, sequence INTEGER NOT NULL, data BLOB NOT NULL, "
 	"PRIMARY KEY (link, sequence))";
+static const char create_file[] =
+	"CREATE TABLE file (link INTEGER NOT NULL REFERENCES link, number INTEGER NOT NULL, id TEXT NOT NULL, "
+	"sha256 TEXT NOT NULL, PRIMARY KEY (link, number))";
 
 static const char *const statement_texts[STATEMENTS] = {
 	/* Others that read the file may hold a lock for a moment; another hvpipe-hmc holds it for as long as it runs.
@@ -41,6 +44,9 @@ static const char *const statement_texts[STATEMENTS] = {
 	[INSERT_MESSAGE] = "INSERT INTO message (link, sequence, data) VALUES (?, ?, ?)",
 	[DELETE_MESSAGES] = "DELETE FROM message WHERE link = ? AND sequence <= ?",
 	[SELECT_MESSAGES] = "SELECT sequence, data FROM message WHERE link = ? ORDER BY sequence",
+	[INSERT_FILE] = "INSERT INTO file (link, number, id, sha256) VALUES (?, ?, ?, ?)",
+	[DELETE_FILES] = "DELETE FROM file WHERE link = ? AND number <= ?",
+	[SELECT_FILES] = "SELECT number, id, sha256 FROM file WHERE link = ? ORDER BY number",
 };
 
 /* SQLite keeps these beside the file. */
@@ -247,9 +253,9 @@ static bool prepare_file(const char *path, GError **error)
 
 static bool is_ours(struct hmc_store *store)
 {
-	char *sql = sqlite3_mprintf("SELECT count(*) = 2 AND total(sql IN (%Q, %Q)) = 2 FROM sqlite_schema "
+	char *sql = sqlite3_mprintf("SELECT count(*) = 3 AND total(sql IN (%Q, %Q, %Q)) = 3 FROM sqlite_schema "
 				    "WHERE sql NOT NULL",
-				    create_link, create_message);
+				    create_link, create_message, create_file);
 	bool same = query(store, sql) == 1;
 
 	sqlite3_free(sql);
@@ -265,7 +271,7 @@ static bool check_schema(struct hmc_store *store, GError **error)
 		char *pragmas =
 			g_strdup_printf("PRAGMA application_id = %d; PRAGMA user_version = %d", APPLICATION_ID, FORMAT);
 		bool ok = run(store, create_link, error) && run(store, create_message, error) &&
-			  run(store, pragmas, error);
+			  run(store, create_file, error) && run(store, pragmas, error);
 
 		g_free(pragmas);
 		store->dirty = true;
@@ -430,6 +436,33 @@ static bool read_hex(sqlite3_stmt *select, int column, uint64_t *number)
 	return ok;
 }
 
+static bool load_files(struct hmc_state *state, const char *name, GError **error)
+{
+	sqlite3_stmt *select = state->store->statements[SELECT_FILES];
+	bool ok = true;
+	int result;
+
+	sqlite3_bind_int64(select, 1, state->row);
+	while (ok && (result = sqlite3_step(select)) == SQLITE_ROW) {
+		int64_t number = sqlite3_column_int64(select, 0);
+		const char *sha256 = (const char *)sqlite3_column_text(select, 2);
+		struct hmc_stored_file *file = g_new(struct hmc_stored_file, 1);
+
+		g_queue_push_tail(&state->files, file);
+		if (number <= (int64_t)state->progress.files || !read_hex(select, 1, &file->id) || !sha256 ||
+		    strspn(sha256, "0123456789abcdef") != sizeof(file->sha256) - 1 ||
+		    g_strlcpy(file->sha256, sha256, sizeof(file->sha256)) >= sizeof(file->sha256)) {
+			ok = set_damaged(error, state, name, "a stored file has impossible values");
+			break;
+		}
+		state->progress.files = number;
+	}
+	if (ok && result != SQLITE_DONE)
+		ok = set_sqlite_error(error, state->store, "read");
+	sqlite3_reset(select);
+	return ok;
+}
+
 bool hmc_store_load(struct hmc_state *state, const char *name, GError **error)
 {
 	sqlite3_stmt *select = state->store->statements[SELECT_LINK];
@@ -455,9 +488,39 @@ bool hmc_store_load(struct hmc_state *state, const char *name, GError **error)
 	if (number[0] < 0 || number[0] > UINT32_MAX || number[1] < 0 || number[2] < 0 || number[3] < number[2])
 		return set_damaged(error, state, name, "impossible numbers");
 	state->session = session;
-	state->progress = (struct progress){ number[0], epoch, number[1], number[2], number[3] };
+	state->progress = (struct progress){ number[0], epoch, number[1], number[2], number[3], 0 };
+	if (!load_messages(state, name, error) || !load_files(state, name, error))
+		return false;
 	state->written = state->progress;
-	return load_messages(state, name, error);
+	return true;
+}
+
+static bool write_files(struct hmc_state *state, GError **error)
+{
+	struct hmc_store *store = state->store;
+	uint64_t number = state->progress.files;
+	sqlite3_stmt *statement;
+	char id[17];
+
+	if (state->written.files == number)
+		return true;
+	/* New ones are at the end. */
+	for (const GList *l = state->files.tail; l && number > state->written.files; l = l->prev, number--) {
+		const struct hmc_stored_file *file = l->data;
+
+		g_snprintf(id, sizeof(id), "%016" PRIx64, file->id);
+		statement = store->statements[INSERT_FILE];
+		sqlite3_bind_int64(statement, 1, state->row);
+		sqlite3_bind_int64(statement, 2, number);
+		sqlite3_bind_text(statement, 3, id, -1, SQLITE_STATIC);
+		sqlite3_bind_text(statement, 4, file->sha256, -1, SQLITE_STATIC);
+		if (!step(store, INSERT_FILE, error))
+			return false;
+	}
+	statement = store->statements[DELETE_FILES];
+	sqlite3_bind_int64(statement, 1, state->row);
+	sqlite3_bind_int64(statement, 2, (int64_t)state->progress.files - HMC_STATE_FILES);
+	return step(store, DELETE_FILES, error);
 }
 
 /* Write what has changed since the last time to the open transaction. */
@@ -496,7 +559,7 @@ static bool write_state(struct hmc_state *state, GError **error)
 	sqlite3_bind_int64(statement, 5, now->queued);
 	g_snprintf(epoch, sizeof(epoch), "%016" PRIx64, now->epoch);
 	sqlite3_bind_text(statement, 6, epoch, -1, SQLITE_STATIC);
-	if (!step(store, UPDATE_LINK, error))
+	if (!step(store, UPDATE_LINK, error) || !write_files(state, error))
 		return false;
 	state->written = *now;
 	return true;

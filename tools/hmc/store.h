@@ -11,6 +11,7 @@
  *		 acknowledged	the last sequence that the partition has received from here, 0: none
  *		 queued		the last sequence given to a message of ours, 0: none
  *	message	 link, sequence, data: our messages that the partition has not acknowledged
+ *	file	 link, number, id (16 hexadecimal digits), sha256: the last files stored from there
  *
  * One process at a time uses a file: it keeps a write transaction open, which lets others read. Changes are permanent
  * at hmc_store_commit(), all or none of them (write-ahead log, synchronous=FULL).

@@ -555,6 +555,41 @@ static void recv_d_once(void **context)
 	expect_text(out, "a\nb\n");
 }
 
+/*
+ * The same after the receiver was killed, with --state: in a new message when the partition's send was in doubt, or in
+ * the message that was not acknowledged.
+ */
+static void recv_d_once_across_restart(void **context)
+{
+	char *state = in_dir("state");
+	HvpipeLinkHmcState s;
+
+	start("--state", state, "recv", "-d", dir);
+	come_up();
+	peer_frame(HVPIPE_LINK_MESSAGE, 1, "FILE 00000000000000aa 3 0 a\none");
+	expect_frame(HVPIPE_LINK_ACK, 1, NULL);
+	expect_frame(HVPIPE_LINK_MESSAGE, 1, "STORED 00000000000000aa " SHA_ONE "\n");
+	kill_program();
+	expect_text(out, "a\n");
+	assert_int_equal(unlink(in_dir("a")), 0);
+
+	start("--state", state, "recv", "-n", "1", "-d", dir);
+	assert_true(peer_try_accept(&s));
+	assert_int_equal(s.taken, 1);
+	peer_state(0);
+	expect_frame(HVPIPE_LINK_MESSAGE, 1, "STORED 00000000000000aa " SHA_ONE "\n");
+	peer_frame(HVPIPE_LINK_MESSAGE, 2, "FILE 00000000000000aa 3 0 a\none");
+	expect_frame(HVPIPE_LINK_ACK, 2, NULL);
+	expect_frame(HVPIPE_LINK_MESSAGE, 2, "STORED 00000000000000aa " SHA_ONE "\n");
+	assert_false(g_file_test(in_dir("a"), G_FILE_TEST_EXISTS));
+	peer_frame(HVPIPE_LINK_MESSAGE, 3, "FILE 00000000000000bb 3 0 b\none");
+	expect_frame(HVPIPE_LINK_ACK, 3, NULL);
+	expect_frame(HVPIPE_LINK_MESSAGE, 3, "STORED 00000000000000bb " SHA_ONE "\n");
+	expect_end();
+	expect_exit(0);
+	expect_text(out, "b\n");
+}
+
 /* A partition that never receives the answers does not make them grow without end. */
 static void recv_d_answers_bounded(void **context)
 {
@@ -1079,6 +1114,7 @@ int main(int argc, char **argv)
 		TEST(recv_unwritten),
 		TEST(recv_d),
 		TEST(recv_d_once),
+		TEST(recv_d_once_across_restart),
 		TEST(recv_d_answers_bounded),
 		TEST(recv_json),
 		TEST(recv_t),

@@ -307,6 +307,47 @@ static void serves_many_links(void **context)
 	}
 }
 
+/* The files that were stored last are known, those of each link for itself. */
+static void stored_files_kept(void **context)
+{
+	static const char sha256[] = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+	struct hmc_state *other;
+
+	open_store();
+	other = open_named("other");
+	hmc_state_add_file(other, 7, sha256);
+	for (uint64_t id = 1; id <= 200; id++) {
+		hmc_state_add_file(state, id << 32, sha256);
+		hmc_state_take(state, NULL);
+		/* None, one and more than can be known between two commits. */
+		if (id <= 10 || id == 100)
+			commit();
+	}
+	commit();
+	hmc_state_add_file(state, 201, sha256);
+	hmc_state_close(other);
+
+	for (int i = 0; i < 2; i++) {
+		const struct hmc_stored_file *file;
+		uint64_t id = 200 - HMC_STATE_FILES + 1 + i;
+
+		open_store();
+		assert_int_equal(hmc_state_files(state)->length, HMC_STATE_FILES);
+		for (const GList *l = hmc_state_files(state)->head; l; l = l->next, id++) {
+			file = l->data;
+			assert_int_equal(file->id, id <= 200 ? id << 32 : 300);
+			assert_string_equal(file->sha256, sha256);
+		}
+		other = open_named("other");
+		assert_int_equal(hmc_state_files(other)->length, 1);
+		hmc_state_close(other);
+		hmc_state_add_file(state, 300, sha256);
+		commit();
+	}
+	close_store();
+	change("SELECT 1 / (count(*) = 65) FROM file");
+}
+
 static void file_stays_small(void **context)
 {
 	char big[4088] = "b";
@@ -381,8 +422,8 @@ static void old_format_refused(void **context)
 static void newer_format_refused(void **context)
 {
 	open_store();
-	change("PRAGMA user_version = 3");
-	expect_refused(G_IO_ERROR_INVALID_DATA, "format 3");
+	change("PRAGMA user_version = 4");
+	expect_refused(G_IO_ERROR_INVALID_DATA, "format 4");
 }
 
 static void other_file_untouched(void **context)
@@ -479,6 +520,10 @@ static void impossible_rows_refused(void **context)
 		"CREATE TRIGGER t AFTER UPDATE ON link BEGIN DELETE FROM message; END",
 		"ALTER TABLE link ADD COLUMN more",
 		"DROP TABLE message",
+		"UPDATE file SET id = '12'",
+		"UPDATE file SET sha256 = '12'",
+		"UPDATE file SET sha256 = sha256 || '0'",
+		"UPDATE file SET number = -1",
 	};
 
 	for (size_t i = 0; i < G_N_ELEMENTS(changes); i++) {
@@ -487,6 +532,7 @@ static void impossible_rows_refused(void **context)
 		queue(state, "one");
 		queue(state, "two");
 		queue(state, "three");
+		hmc_state_add_file(state, 1, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 		commit();
 		change(changes[i]);
 		expect_refused(G_IO_ERROR_INVALID_DATA, "damaged state file");
@@ -618,6 +664,7 @@ int main(void)
 		TEST(survives_kill),
 		TEST(survives_power_failure),
 		TEST(serves_many_links),
+		TEST(stored_files_kept),
 		TEST(file_stays_small),
 		TEST(one_process_at_a_time),
 		TEST(old_format_refused),
