@@ -121,6 +121,20 @@ def test_stalled_hmc_send(lab, narrow):
     assert stalled.check() == "early"   # it was on its way already
 
 
+def test_signal_ends_answer(lab, narrow, tmp_path):
+    """An HMC that stalls when it gets the answer to its file: one signal ends the receiver, which has stored the file.
+    """
+    (tmp_path / "a").write_text("text")
+    receiver = narrow.serve("hmc1", "sh -c 'mkdir /tmp/in && exec hvpipe recv -d /tmp/in'")
+    mark = narrow.hypervisor.size
+    lab.hmc(narrow, "hmc1", "--fault", "stall,frame=ack", "send", "-f", tmp_path / "a")
+    narrow.hypervisor.wait_for(r"hvpipe_send source 0x02000001 size 89 status (-2|9900)\s", since=mark)
+    ended = receiver.stop()
+    assert ended.status == 0
+    assert "a\n" in ended.stdout and "the message of 89 bytes is in doubt" in ended.stdout
+    assert narrow.check("cat /tmp/in/a") == "text"
+
+
 def test_killed_sender(lab, narrow):
     """A process killed while it waits for a stalled HMC ends, and the next message is sent."""
     hmc = lab.hmc(narrow, "hmc1", "recv", "-n", "2")

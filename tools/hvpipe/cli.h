@@ -3,6 +3,7 @@
 #ifndef CLI_H
 #define CLI_H
 
+#include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -13,6 +14,9 @@
 
 /* For doctor only: there are warnings, and no errors. */
 #define EXIT_WARNING 9
+
+/* The most commands that listen runs at a time. */
+#define JOBS_MAX 64
 
 struct options {
 	uint32_t source;
@@ -28,6 +32,7 @@ struct options {
 	const char *report;	/* file for the report of doctor */
 	const char *root;	/* doctor looks below this directory */
 	uint64_t count;		/* 0: without end */
+	unsigned int jobs;	/* commands of listen at a time */
 	int timeout_ms;		/* -1: without end */
 	int command_timeout_ms; /* 0: without end */
 	int retry_ms;		/* how long to try a message again that is in doubt; 0: not at all */
@@ -72,6 +77,9 @@ bool endpoint_observes(void);
  * A message that is in doubt, as the partition was suspended or the connection to the source was lost, is sent again
  * until the time of --retry is over, and may arrive twice then.
  *
+ * After endpoint_catch_stop() a signal ends the wait within a second. The source may have the message, and the handle
+ * is in use until the program ends: it is not closed, and nothing more is sent.
+ *
  * Return: the exit status, after a report; 0 when the source has taken the message.
  */
 int endpoint_send(struct hvpipe *pipe, const void *message, size_t len);
@@ -82,6 +90,13 @@ ssize_t endpoint_receive(struct hvpipe *pipe, void *message);
 /* The same until @deadline, a time of now_ms(), negative: for ever. Returns 0 when nothing has come until then. */
 ssize_t endpoint_receive_until(struct hvpipe *pipe, void *message, int64_t deadline);
 
+/*
+ * The same, which returns 0 also when one of @others is ready, or when a signal comes. @pipe may be NULL, then only
+ * these are waited for. If there are @others, a signal that has come ends no wait: the caller asks stop_signal().
+ */
+ssize_t endpoint_receive_or(struct hvpipe *pipe, void *message, int64_t deadline, const struct pollfd *others,
+			    nfds_t count);
+
 /**
  * store_file() - Take a file message, answer it, and report what is refused.
  *
@@ -89,6 +104,9 @@ ssize_t endpoint_receive_until(struct hvpipe *pipe, void *message, int64_t deadl
  */
 enum file_receiver_result store_file(struct hvpipe *pipe, struct file_receiver *receiver, const void *message,
 				     size_t len, struct file_message_error *error);
+
+/* Close the pipe. Returns @status, or that of the signal which ended a send. */
+int endpoint_close(struct hvpipe *pipe, int status);
 
 /* Drop what came until now: it is no reply to what is sent next. */
 void endpoint_discard(struct hvpipe *pipe);

@@ -5,10 +5,12 @@
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -22,6 +24,9 @@
 /* Backoff after a receive that failed, doubled each time. */
 #define BACKOFF_MIN_MS 100
 #define BACKOFF_MAX_MS 5000
+
+/* How long a send may take after a signal. */
+#define STOP_GRACE_MS 500
 
 /* So many messages are discarded before a send with a reply: a source that never stops must not prevent the send. */
 #define DISCARD_MAX 1000
@@ -44,6 +49,13 @@ static bool through_daemon;
 /* It observes there, so another program may receive. */
 static bool observing;
 
+/* A send that a signal ended: the thread that makes it is still there. */
+static bool send_abandoned;
+
+/* What ends a wait for a message, too. */
+static const struct pollfd *others;
+static nfds_t nr_others;
+
 /* Was anything heard of the source: a message, that it took one, or that the connection was lost? */
 static bool source_seen;
 
@@ -58,32 +70,34 @@ void endpoint_watch_reader(void)
 	reader_watched = true;
 }
 
-enum wait_result { WAIT_READY, WAIT_TIMEOUT, WAIT_STOP, WAIT_NO_READER };
+enum wait_result { WAIT_READY, WAIT_TIMEOUT, WAIT_STOP, WAIT_NO_READER, WAIT_OTHERS };
 
-/* Wait for events of @fd until the deadline (negative: for ever), a signal, or the end of the reader. */
+/* Wait for events of @fd until the deadline (negative: for ever), a signal, the end of the reader, or others. */
 static enum wait_result wait_fd(int fd, short events, int64_t deadline)
 {
-	struct pollfd pfds[] = {
+	struct pollfd pfds[3 + 2 * JOBS_MAX] = {
 		{ .fd = fd, .events = events },
-		{ .fd = stop_fd, .events = POLLIN },
+		{ .fd = nr_others && stop_signal() ? -1 : stop_fd, .events = POLLIN },
 		{ .fd = reader_watched ? STDOUT_FILENO : -1 },
 	};
 
+	if (nr_others)
+		memcpy(&pfds[3], others, nr_others * sizeof(*others));
 	for (;;) {
 		int64_t left = deadline < 0 ? -1 : deadline - now_ms();
 		int n;
 
 		if (deadline >= 0 && left < 0)
 			left = 0;
-		n = poll(pfds, 3, left > INT_MAX ? INT_MAX : (int)left);
+		n = poll(pfds, 3 + nr_others, left > INT_MAX ? INT_MAX : (int)left);
 		if (n < 0 && errno != EINTR)
 			die(EXIT_FAILURE, "poll: %s", strerror(errno));
 		if (n > 0 && pfds[1].revents)
-			return WAIT_STOP;
+			return nr_others ? WAIT_OTHERS : WAIT_STOP;
 		if (n > 0 && pfds[2].revents)
 			return WAIT_NO_READER;
 		if (n > 0)
-			return WAIT_READY;
+			return pfds[0].revents ? WAIT_READY : WAIT_OTHERS;
 		if (n == 0 && deadline >= 0 && now_ms() >= deadline)
 			return WAIT_TIMEOUT;
 	}
@@ -273,11 +287,85 @@ static bool source_may_reconnect(void)
 	return source_seen || lost;
 }
 
+/* A send in a thread of its own. */
+struct sending {
+	struct hvpipe *pipe;
+	const void *message;
+	size_t len;
+	int done; /* eventfd */
+	ssize_t result;
+	int error;
+};
+
+static void *send_in_thread(void *data)
+{
+	struct sending *sending = data;
+
+	sending->result = hvpipe_send(sending->pipe, sending->message, sending->len);
+	sending->error = errno;
+	eventfd_write(sending->done, 1);
+	return NULL;
+}
+
+/* True when it is done; false when a signal came, and a little time since. */
+static bool wait_sent(const struct sending *sending)
+{
+	struct pollfd pfds[] = { { .fd = sending->done, .events = POLLIN }, { .fd = stop_fd, .events = POLLIN } };
+
+	while (!pfds[0].revents && !pfds[1].revents)
+		if (poll(pfds, 2, -1) < 0 && errno != EINTR)
+			die(EXIT_FAILURE, "poll: %s", strerror(errno));
+	for (int64_t end = now_ms() + STOP_GRACE_MS; !pfds[0].revents && now_ms() < end;)
+		poll(pfds, 1, STOP_GRACE_MS);
+	return pfds[0].revents;
+}
+
+/*
+ * hvpipe_send(), but a signal that endpoint_catch_stop() catches ends it within a second, with EINTR. The driver's
+ * write() ends only with the source's answer, or with the process.
+ */
+static ssize_t send_or_stop(struct hvpipe *pipe, const void *message, size_t len)
+{
+	static struct sending sending; /* the thread may use it until the program ends */
+	sigset_t all, before;
+	pthread_t thread;
+	int err;
+
+	if (stop_fd < 0)
+		return hvpipe_send(pipe, message, len);
+	if (send_abandoned) {
+		errno = EINTR;
+		return -1;
+	}
+	sending = (struct sending){ .pipe = pipe, .message = message, .len = len, .done = eventfd(0, EFD_CLOEXEC) };
+	/* Signals are for the thread that waits here. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	err = sending.done < 0 ? errno : pthread_create(&thread, NULL, send_in_thread, &sending);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (err)
+		die(EXIT_FAILURE, "%s: not sent: thread: %s", options.source_name, strerror(err));
+	if (!wait_sent(&sending)) {
+		send_abandoned = true;
+		errno = EINTR;
+		return -1;
+	}
+	pthread_join(thread, NULL);
+	close(sending.done);
+	errno = sending.error;
+	return sending.result;
+}
+
 int endpoint_send(struct hvpipe *pipe, const void *message, size_t len)
 {
 	int64_t deadline = -1;
 
-	while (hvpipe_send(pipe, message, len) < 0) {
+	while (send_or_stop(pipe, message, len) < 0) {
+		if (send_abandoned) {
+			report("%s: ended by a signal; the message of %zu bytes is in doubt, the source may have it",
+			       options.source_name, len);
+			return EXIT_SIGNAL + stop_signal();
+		}
 		switch (errno) {
 		case ENXIO:
 			if (!options.retry_ms) {
@@ -384,7 +472,7 @@ ssize_t endpoint_receive_until(struct hvpipe *pipe, void *message, int64_t deadl
 	for (;;) {
 		ssize_t len;
 
-		if (result == WAIT_TIMEOUT)
+		if (result == WAIT_TIMEOUT || result == WAIT_OTHERS)
 			return 0;
 		if (result != WAIT_READY)
 			end(result);
@@ -418,12 +506,38 @@ ssize_t endpoint_receive_until(struct hvpipe *pipe, void *message, int64_t deadl
 		default:
 			/* Another try may succeed, and while the handle stays open, the kernel keeps its messages. */
 			report("%s: receive: %s; trying again", options.source_name, strerror(errno));
-			result = deadline >= 0 && deadline < now_ms() + backoff_ms ? wait_fd(-1, 0, deadline) :
-				 wait_ms(backoff_ms) == WAIT_STOP		   ? WAIT_STOP :
-										     WAIT_READY;
+			if (deadline >= 0 && deadline < now_ms() + backoff_ms)
+				result = wait_fd(-1, 0, deadline);
+			else
+				result = wait_ms(backoff_ms);
+			if (result == WAIT_TIMEOUT && (deadline < 0 || now_ms() < deadline))
+				result = WAIT_READY;
 			backoff_ms = backoff_ms < BACKOFF_MAX_MS / 2 ? 2 * backoff_ms : BACKOFF_MAX_MS;
 		}
 	}
+}
+
+ssize_t endpoint_receive_or(struct hvpipe *pipe, void *message, int64_t deadline, const struct pollfd *fds,
+			    nfds_t count)
+{
+	ssize_t len = 0;
+
+	others = fds;
+	nr_others = count;
+	if (pipe)
+		len = endpoint_receive_until(pipe, message, deadline);
+	else
+		wait_fd(-1, 0, deadline);
+	nr_others = 0;
+	return len;
+}
+
+int endpoint_close(struct hvpipe *pipe, int status)
+{
+	if (send_abandoned)
+		return EXIT_SIGNAL + stop_signal();
+	hvpipe_close(pipe);
+	return status;
 }
 
 ssize_t endpoint_receive(struct hvpipe *pipe, void *message)

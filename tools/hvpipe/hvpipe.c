@@ -10,6 +10,7 @@
 const char program_name[] = "hvpipe";
 
 struct options options = {
+	.jobs = 1,
 	.timeout_ms = -1,
 	.command_timeout_ms = 60000,
 	.retry_ms = 10000,
@@ -35,12 +36,14 @@ static const char usage[] = "Usage: hvpipe [-s SOURCE] COMMAND\n"
 			    "    -d, --dir=DIR   take file messages, store the files in DIR, tell their sender\n"
 			    "    -j, --json      write a line of JSON for each message, with -d for each file\n"
 			    "    -n, --count=N   end after N messages, with -d after N files\n"
-			    "  listen -x COMMAND [-d DIR] [-F TEXT] [-T SECONDS] [-R SECONDS]\n"
+			    "  listen -x COMMAND [-d DIR] [-J N] [-F TEXT] [-T SECONDS] [-R SECONDS]\n"
 			    "    -x, --exec=COMMAND  run `sh -c COMMAND` for each message, the message on its\n"
 			    "                    standard input and HVPIPE_SOURCE in its environment; what it\n"
 			    "                    prints is the reply, if it succeeds\n"
 			    "    -d, --dir=DIR   store files in DIR as recv does, and run COMMAND for each one,\n"
 			    "                    the file on its standard input and its path in HVPIPE_FILE\n"
+			    "    -J, --jobs=N    run up to N commands at a time, at most 64; default 1. Replies go in\n"
+			    "                    the order in which they end\n"
 			    "    -F, --on-failure=TEXT  the reply if it does not succeed; default: none\n"
 			    "    -T, --command-timeout=SECONDS  stop the command then; default 60, 0: never\n"
 			    "  ping [-n N] [-R SECONDS]\n"
@@ -81,6 +84,15 @@ static void set_source(const char *text)
 	strcpy(options.source_name, text);
 }
 
+static unsigned int parse_jobs(const char *text)
+{
+	uint64_t jobs;
+
+	if (!parse_number(text, 10, 1, JOBS_MAX, &jobs))
+		usage_error("jobs '%s': a number from 1 to %d is needed", text, JOBS_MAX);
+	return jobs;
+}
+
 static void print_usage(void)
 {
 	fputs(usage, stdout);
@@ -97,6 +109,7 @@ static void parse_options(int argc, char **argv, const char *short_options)
 						      { "exec", required_argument, NULL, 'x' },
 						      { "file", no_argument, NULL, 'f' },
 						      { "help", no_argument, NULL, 'h' },
+						      { "jobs", required_argument, NULL, 'J' },
 						      { "json", no_argument, NULL, 'j' },
 						      { "message-size", required_argument, NULL, 'm' },
 						      { "on-failure", required_argument, NULL, 'F' },
@@ -129,6 +142,9 @@ static void parse_options(int argc, char **argv, const char *short_options)
 			break;
 		case 'j':
 			options.json = true;
+			break;
+		case 'J':
+			options.jobs = parse_jobs(optarg);
 			break;
 		case 'n':
 			options.count = parse_count(optarg);
@@ -178,10 +194,14 @@ static const struct {
 	const char *name;
 	const char *options;
 } commands[] = {
-	{ "send", "s:Dfrt:m:R:hV" },	 { "recv", "s:Djn:d:t:R:hV" },
-	{ "listen", "s:Dx:d:F:T:R:hV" }, { "ping", "s:Dn:R:hV" },
-	{ "monitor", "s:Djn:hV" },	 { "status", "s:DjhV" },
-	{ "doctor", "s:Djo:C:hV" },	 { "wake", "hV" },
+	{ "send", "s:Dfrt:m:R:hV" },
+	{ "recv", "s:Djn:d:t:R:hV" },
+	{ "listen", "s:Dx:d:J:F:T:R:hV" },
+	{ "ping", "s:Dn:R:hV" },
+	{ "monitor", "s:Djn:hV" },
+	{ "status", "s:DjhV" },
+	{ "doctor", "s:Djo:C:hV" },
+	{ "wake", "hV" },
 	{ "help", "hV" },
 };
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* hvpipe listen: a command for each message; what it prints is the reply. */
+/* hvpipe listen: a command for each message, several at a time; what it prints is the reply. */
 #include "cli.h"
 
 #include <errno.h>
@@ -19,20 +19,28 @@
 /* How long a command may take to end after SIGTERM, before SIGKILL. */
 #define TERM_MS 1000
 
-/* What a command printed. */
-struct output {
-	char data[HVPIPE_MAX_PAYLOAD];
-	size_t len;
+/* A command that runs on a message. */
+struct job {
+	pid_t pid; /* also of its process group; 0: none */
+	int process;
+	int out; /* -1: it has closed its output */
+	int64_t deadline;
+	bool ending; /* it was told to */
+	bool timed_out;
 	bool too_long;
+	size_t len;
+	char data[HVPIPE_MAX_PAYLOAD]; /* what it printed */
 };
 
+static struct job jobs[JOBS_MAX];
+static unsigned int nr_jobs;
+
 /* Take what the command has printed until now. False at the end of its output. */
-static bool read_output(int fd, struct output *output)
+static bool read_output(struct job *job)
 {
 	for (;;) {
-		size_t room = sizeof(output->data) - output->len;
 		char data[4096];
-		ssize_t n = read(fd, data, sizeof(data));
+		ssize_t n = read(job->out, data, sizeof(data));
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -40,12 +48,12 @@ static bool read_output(int fd, struct output *output)
 			return errno == EAGAIN;
 		if (n == 0)
 			return false;
-		if ((size_t)n > room) {
-			output->too_long = true;
+		if ((size_t)n > sizeof(job->data) - job->len) {
+			job->too_long = true;
 			return true;
 		}
-		memcpy(output->data + output->len, data, n);
-		output->len += n;
+		memcpy(job->data + job->len, data, n);
+		job->len += n;
 	}
 }
 
@@ -61,36 +69,6 @@ static void __attribute__((noreturn)) exec_command(int in, int out)
 	_exit(127);
 }
 
-/*
- * Wait until the command ends, not until its output does: a process that it left in the background may keep that open.
- */
-static bool watch_command(int process, int out, pid_t group, struct output *output)
-{
-	int64_t deadline = options.command_timeout_ms ? now_ms() + options.command_timeout_ms : -1;
-	bool timed_out = false, ending = false;
-
-	for (;;) {
-		struct pollfd pfds[] = { { .fd = process, .events = POLLIN }, { .fd = out, .events = POLLIN } };
-		int64_t left = deadline < 0 ? -1 : deadline > now_ms() ? deadline - now_ms() : 0;
-
-		if (poll(pfds, 2, (int)left) < 0 && errno != EINTR)
-			die(EXIT_FAILURE, "poll: %s", strerror(errno));
-		if (out >= 0 && !read_output(out, output))
-			out = -1;
-		if (pfds[0].revents)
-			return timed_out;
-		if (deadline >= 0 && now_ms() >= deadline && ending) {
-			kill(-group, SIGKILL);
-			deadline = -1;
-		} else if (!ending && (output->too_long || (deadline >= 0 && now_ms() >= deadline))) {
-			timed_out = !output->too_long;
-			ending = true;
-			kill(-group, SIGTERM);
-			deadline = now_ms() + TERM_MS;
-		}
-	}
-}
-
 /* The message as a file to read. */
 static int open_message(const char *message, size_t len)
 {
@@ -104,40 +82,42 @@ static int open_message(const char *message, size_t len)
 	return in[0];
 }
 
-/* Run the command on what is read from @in. True if it succeeded; else it was reported why not. */
-static bool run_command(int in, struct output *output)
+/* Run the command on what is read from @in. */
+static void start_job(int in)
 {
-	int out[2], process, status;
-	bool timed_out;
-	pid_t pid;
+	struct job *job = jobs;
+	int out[2];
 
+	while (job->pid)
+		job++;
 	if (pipe2(out, O_CLOEXEC))
 		die(EXIT_FAILURE, "pipe: %s; a message is lost", strerror(errno));
-	pid = fork();
-	if (pid < 0)
+	job->pid = fork();
+	if (job->pid < 0)
 		die(EXIT_FAILURE, "fork: %s; a message is lost", strerror(errno));
-	if (pid == 0)
+	if (job->pid == 0)
 		exec_command(in, out[1]);
-	setpgid(pid, pid);
+	setpgid(job->pid, job->pid);
 	close(in);
 	close(out[1]);
-	process = pidfd_open(pid, 0);
-	if (process < 0)
+	job->process = pidfd_open(job->pid, 0);
+	if (job->process < 0)
 		die(EXIT_FAILURE, "pidfd_open: %s", strerror(errno));
 	fcntl(out[0], F_SETFL, O_NONBLOCK);
+	job->out = out[0];
+	job->deadline = options.command_timeout_ms ? now_ms() + options.command_timeout_ms : -1;
+	job->ending = job->timed_out = job->too_long = false;
+	job->len = 0;
+	nr_jobs++;
+}
 
-	output->len = 0;
-	output->too_long = false;
-	timed_out = watch_command(process, out[0], pid, output);
-	close(out[0]);
-	close(process);
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-
-	if (output->too_long)
+/* True if the command succeeded; else it is reported why not. */
+static bool has_succeeded(const struct job *job, int status)
+{
+	if (job->too_long)
 		report("%s: stopped, as it printed more than the %d bytes that a message has", options.exec,
 		       HVPIPE_MAX_PAYLOAD);
-	else if (timed_out)
+	else if (job->timed_out)
 		report("%s: stopped after %g seconds (--command-timeout)", options.exec,
 		       options.command_timeout_ms / 1000.0);
 	else if (WIFSIGNALED(status))
@@ -147,6 +127,76 @@ static bool run_command(int in, struct output *output)
 	else
 		return true;
 	return false;
+}
+
+/* The command has ended: send its output. */
+static void end_job(struct hvpipe *pipe, struct job *job, int status)
+{
+	bool ok = has_succeeded(job, status);
+	const char *reply = ok ? job->data : options.on_failure;
+	size_t len = ok ? job->len : reply ? strlen(reply) : 0;
+
+	if (job->out >= 0)
+		close(job->out);
+	close(job->process);
+	job->pid = 0;
+	nr_jobs--;
+	if (len && endpoint_send(pipe, reply, len) >= EXIT_SIGNAL)
+		exit(EXIT_SUCCESS);
+}
+
+/*
+ * Take the command's output, and see to its end: not to that of its output, which a process that it left in the
+ * background may keep open.
+ */
+static void serve_job(struct hvpipe *pipe, struct job *job)
+{
+	int status;
+	bool ended = waitpid(job->pid, &status, WNOHANG) == job->pid;
+	bool late = job->deadline >= 0 && now_ms() >= job->deadline;
+
+	if (job->out >= 0 && !job->too_long && !read_output(job)) {
+		close(job->out);
+		job->out = -1;
+	}
+	if (ended) {
+		end_job(pipe, job, status);
+	} else if (late && job->ending) {
+		kill(-job->pid, SIGKILL);
+		job->deadline = -1;
+	} else if (!job->ending && (job->too_long || late)) {
+		job->timed_out = !job->too_long;
+		job->ending = true;
+		kill(-job->pid, SIGTERM);
+		job->deadline = now_ms() + TERM_MS;
+	}
+}
+
+/*
+ * Wait for a message, if another command may run, or until there is something to do for one that runs. Returns the
+ * length of the message, or 0.
+ */
+static ssize_t wait_for_work(struct hvpipe *pipe, void *message)
+{
+	struct pollfd pfds[2 * JOBS_MAX];
+	int64_t deadline = -1;
+	nfds_t count = 0;
+
+	for (size_t i = 0; i < JOBS_MAX; i++) {
+		const struct job *job = &jobs[i];
+
+		if (!job->pid)
+			continue;
+		pfds[count++] = (struct pollfd){ .fd = job->process, .events = POLLIN };
+		/* What is printed in excess stays unread until the command has ended. */
+		pfds[count++] = (struct pollfd){ .fd = job->too_long ? -1 : job->out, .events = POLLIN };
+		if (job->deadline >= 0 && (deadline < 0 || job->deadline < deadline))
+			deadline = job->deadline;
+	}
+	/* A signal ends the program when the commands have ended. */
+	if (nr_jobs == options.jobs || (nr_jobs && stop_signal()))
+		pipe = NULL;
+	return endpoint_receive_or(pipe, message, deadline, pfds, count);
 }
 
 /* Open what the command is to read: the message, or the file that it completes. -1: nothing, it is dealt with. */
@@ -193,7 +243,6 @@ int run_listen(void)
 	char message[HVPIPE_MAX_RECEIVE];
 	struct file_message_error error;
 	struct file_receiver receiver;
-	struct output output;
 	char source[16];
 	struct hvpipe *pipe;
 
@@ -209,20 +258,13 @@ int run_listen(void)
 	pipe = endpoint_open(HVPIPE_SEND | HVPIPE_RECEIVE);
 
 	for (;;) {
-		ssize_t len = endpoint_receive(pipe, message);
-		int in = open_input(pipe, &receiver, message, len);
-		const char *reply;
-		size_t reply_len;
-		bool ok;
+		ssize_t len = wait_for_work(pipe, message);
+		int in = len ? open_input(pipe, &receiver, message, len) : -1;
 
-		if (in < 0)
-			continue;
-		ok = run_command(in, &output);
-		reply = ok ? output.data : options.on_failure;
-		reply_len = ok ? output.len : reply ? strlen(reply) : 0;
-		if (reply_len && endpoint_send(pipe, reply, reply_len) >= EXIT_SIGNAL)
-			break;
+		if (in >= 0)
+			start_job(in);
+		for (size_t i = 0; i < JOBS_MAX; i++)
+			if (jobs[i].pid)
+				serve_job(pipe, &jobs[i]);
 	}
-	hvpipe_close(pipe);
-	return EXIT_SUCCESS;
 }

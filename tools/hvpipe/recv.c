@@ -104,6 +104,5 @@ int run_recv(void)
 	}
 	if (options.dir)
 		file_receiver_close(&receiver);
-	hvpipe_close(pipe);
-	return status;
+	return endpoint_close(pipe, status);
 }

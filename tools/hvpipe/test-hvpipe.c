@@ -131,6 +131,13 @@ static void expect_sent(const char *expected, int answer)
 	assert_string_equal(message, expected);
 }
 
+static void wait_for_file(const char *path)
+{
+	for (int64_t deadline = now_ms() + LIMIT_S * 1000; access(path, F_OK); usleep(1000))
+		if (now_ms() > deadline)
+			fail_msg("%s does not come", path);
+}
+
 /* Take a file message that the program sends; its ID as text. */
 static const char *take_file(const char *line_end, char message[5000])
 {
@@ -765,6 +772,65 @@ static void listen_reply_lost(void **state)
 	expect_exit(0);
 }
 
+/* The source does not answer: a signal ends the program all the same, and what is stored is named. */
+static void signal_ends_send(void **state)
+{
+	char message[5000];
+
+	assert_int_equal(mkdir("in", 0700), 0);
+	for (int i = 0; i < 3; i++) {
+		if (i == 0)
+			start("recv", "-d", "in");
+		else if (i == 1)
+			start("recv", "-d", "in", "-n", "1");
+		else
+			start("listen", "-x", "cat");
+		expect_open();
+		give(i == 2 ? "message" : "FILE 00000000000000aa 3 0 a\none");
+		assert_true(recv(send_fd, message, sizeof(message), 0) > 0);
+		kill(pid, SIGINT);
+		expect_exit(i == 1 ? 128 + SIGINT : 0);
+		expect_words(err, "in doubt");
+		expect_text(out, i == 2 ? "" : "a\n");
+	}
+}
+
+/* Commands run side by side, as many as --jobs says; a reply goes when its command ends. */
+static void listen_jobs(void **state)
+{
+	static const char command[] = "read -r m; touch runs-$m; ls runs-* | wc -l >>counts; "
+				      "while [ ! -e end-$m ]; do sleep 0.01; done; rm runs-$m; echo $m";
+
+	start("listen", "-J", "2", "-x", command);
+	expect_open();
+	give("1\n");
+	give("2\n");
+	give("3\n");
+	give("4\n");
+	wait_for_file("runs-1");
+	wait_for_file("runs-2");
+	put("end-2", "");
+	expect_sent("2\n", 0);
+	put("end-3", "");
+	expect_sent("3\n", 0);
+	wait_for_file("runs-4");
+	/* Those that run are waited for; nothing more is received. */
+	kill(pid, SIGTERM);
+	put("end-1", "");
+	expect_sent("1\n", 0);
+	put("end-4", "");
+	expect_sent("4\n", 0);
+	expect_exit(0);
+	assert_int_equal(system("test $(sort -n counts | tail -1) = 2"), 0);
+
+	for_each_text(bad, "0", "65", "two")
+	{
+		start("listen", "-x", "cat", "--jobs", *bad);
+		expect_exit(EXIT_USAGE);
+		expect_words(err, "a number from 1 to 64 is needed");
+	}
+}
+
 static void reports_counted(void **state)
 {
 	char *said;
@@ -985,6 +1051,7 @@ int main(int argc, char **argv)
 		TEST(listen_limits),	    TEST(listen_background),
 		TEST(listen_reply_lost),    TEST(reports_counted),
 		TEST(listen_files),	    TEST(status_unknown),
+		TEST(signal_ends_send),	    TEST(listen_jobs),
 		TEST(exit_statuses),	    TEST(output_full),
 		TEST(doctor_findings),	    TEST(doctor_json_report),
 	};
