@@ -127,7 +127,8 @@ def test_signal_ends_answer(lab, narrow, tmp_path):
     (tmp_path / "a").write_text("text")
     receiver = narrow.serve("hmc1", "sh -c 'mkdir /tmp/in && exec hvpipe recv -d /tmp/in'")
     mark = narrow.hypervisor.size
-    lab.hmc(narrow, "hmc1", "--fault", "stall,frame=ack", "send", "-f", tmp_path / "a")
+    hmc = lab.hmc(narrow, "hmc1", "--fault", "stall,frame=ack", "console", stdin=True)
+    hmc.write(f"/send {tmp_path}/a\n".encode())
     narrow.hypervisor.wait_for(r"hvpipe_send source 0x02000001 size 89 status (-2|9900)\s", since=mark)
     ended = receiver.stop()
     assert ended.status == 0
