@@ -14,6 +14,10 @@
 #include <time.h>
 #include <unistd.h>
 
+/* When progress is shown, and how often. */
+#define PROGRESS_AFTER_MS 1000
+#define PROGRESS_MS	  100
+
 /* How long a signal lets a write take that waits for its reader. */
 #define STOP_GRACE_MS 400
 
@@ -32,6 +36,8 @@ static struct {
 	unsigned int left_out;
 } others;
 
+static bool progress_shown;
+
 static volatile sig_atomic_t stopped_by;
 static int stop_pipe[2] = { -1, -1 };
 
@@ -41,6 +47,54 @@ int64_t now_ms(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return ts.tv_sec * INT64_C(1000) + ts.tv_nsec / 1000000;
+}
+
+void clear_progress(void)
+{
+	static const char clear[] = "\r\033[K";
+
+	if (progress_shown)
+		write_all(STDERR_FILENO, clear, strlen(clear));
+	progress_shown = false;
+}
+
+static const char *format_bytes(double bytes, char text[static 16])
+{
+	static const char units[] = "KMGTPE";
+	int unit = -1;
+
+	for (; bytes >= 1024; unit++)
+		bytes /= 1024;
+	if (unit < 0)
+		snprintf(text, 16, "%.0f bytes", bytes);
+	else
+		snprintf(text, 16, "%.1f %ciB", bytes, units[unit]);
+	return text;
+}
+
+void show_progress(const char *name, uint64_t bytes, uint64_t size, int64_t began)
+{
+	static int64_t shown;
+	int64_t now = now_ms();
+	char done[16], rate[16], percent[16] = "", *escaped, *line;
+	int len;
+
+	if (now - began < PROGRESS_AFTER_MS || now - shown < PROGRESS_MS)
+		return;
+	shown = now;
+	if (!isatty(STDERR_FILENO))
+		return;
+	escaped = escape_text(name, strlen(name), ESCAPE_LINE);
+	if (size)
+		snprintf(percent, sizeof(percent), "%.0f %%, ", 100.0 * bytes / size);
+	len = asprintf(&line, "\r%s: %s, %s%s/s\033[K", escaped ? escaped : "", format_bytes(bytes, done), percent,
+		       format_bytes(bytes * 1000.0 / (now - began), rate));
+	free(escaped);
+	if (len < 0)
+		return;
+	progress_shown = true;
+	write_all(STDERR_FILENO, line, len);
+	free(line);
 }
 
 /* Nobody may read standard error: then a signal ends the wait, and no later line waits again. */
@@ -56,6 +110,7 @@ static void __attribute__((format(printf, 1, 2))) print_error(const char *format
 	va_end(args);
 	if (len < 0)
 		return;
+	clear_progress();
 	if (!unread && !write_all(STDERR_FILENO, text, len))
 		unread = stopped_by != 0;
 	free(text);

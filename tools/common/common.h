@@ -51,6 +51,14 @@ void report(const char *format, ...) __attribute__((format(printf, 1, 2)));
 #define REPORT_OTHERS_MAX 100
 bool may_report(void);
 
+/*
+ * Progress of a long transfer that began at @began, a time of now_ms(): a line on standard error, if that is a
+ * terminal. It comes after a second, and then overwrites itself. @size is 0 when it is not known. report() removes the
+ * line, and clear_progress() does so before something is written to standard output.
+ */
+void show_progress(const char *name, uint64_t bytes, uint64_t size, int64_t began);
+void clear_progress(void);
+
 #define die(status, ...)             \
 	do {                         \
 		report(__VA_ARGS__); \

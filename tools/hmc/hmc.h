@@ -45,7 +45,6 @@ struct hmc {
 	GSource *timeout;    /* of -t */
 	const char *awaited; /* "no message", say: what -t reports ... */
 	int awaited_status;  /* ... and the exit status then */
-	bool progress_shown;
 	int status;
 
 	/* options and arguments */
@@ -92,8 +91,6 @@ void hmc_quit(struct hmc *hmc, int status);
 
 /* Begin the time of -t anew; @awaited is what to report when it is over, and @status the exit status then. */
 void hmc_restart_timeout(struct hmc *hmc, const char *awaited, int status);
-
-void hmc_clear_progress(struct hmc *hmc);
 
 /*
  * Write to standard output, and with --state to stable storage. On failure it says why, ends the program, returns

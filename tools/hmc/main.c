@@ -22,13 +22,6 @@ const char program_name[] = "hvpipe-hmc";
 
 struct hmc_cli cli;
 
-void hmc_clear_progress(struct hmc *hmc)
-{
-	if (hmc->progress_shown)
-		fputs("\r\033[K", stderr);
-	hmc->progress_shown = false;
-}
-
 void hmc_say(struct hmc *hmc, const char *format, ...)
 {
 	char *text, *line;
@@ -39,12 +32,10 @@ void hmc_say(struct hmc *hmc, const char *format, ...)
 	va_end(args);
 	line = escape_text(text, strlen(text), ESCAPE_LINE);
 	g_free(text);
-	if (line && hmc->command->say) {
+	if (line && hmc->command->say)
 		hmc->command->say(hmc, line);
-	} else {
-		hmc_clear_progress(hmc);
+	else
 		report("%s", line ? line : "no memory for a message");
-	}
 	free(line);
 }
 
@@ -73,13 +64,13 @@ static bool end_write(struct hmc *hmc, bool written)
 
 bool hmc_write_out(struct hmc *hmc, const void *data, size_t len)
 {
-	hmc_clear_progress(hmc);
+	clear_progress();
 	return end_write(hmc, write_all(STDOUT_FILENO, data, len));
 }
 
 bool hmc_write_message(struct hmc *hmc, const void *data, size_t len)
 {
-	hmc_clear_progress(hmc);
+	clear_progress();
 	return end_write(hmc, write_message(data, len));
 }
 

@@ -18,38 +18,21 @@ static struct {
 	bool replied; /* before the receiver of the file answered */
 	char *reply_name;
 	int status;
-	gint64 started;
-	gint64 moved; /* the time of the last acknowledgement */
+	int64_t started; /* as now_ms() */
+	gint64 moved;	 /* the time of the last acknowledgement */
 	uint64_t acknowledged;
 	bool stall_reported;
 } session;
-
-static void show_progress(struct hmc *hmc)
-{
-	uint64_t offset, size;
-	const char *name;
-	char *bytes, *rate;
-	gint64 us = g_get_monotonic_time() - session.started;
-
-	if (!isatty(STDERR_FILENO) || us < 1000000 || !hmc_outbox_progress(hmc->outbox, &name, &offset, &size))
-		return;
-	bytes = g_format_size_full(offset, G_FORMAT_SIZE_IEC_UNITS);
-	rate = g_format_size_full(offset * 1000000.0 / us, G_FORMAT_SIZE_IEC_UNITS);
-	if (size)
-		fprintf(stderr, "\r\033[K%s: %s, %.0f %%, %s/s", name, bytes, 100.0 * offset / size, rate);
-	else
-		fprintf(stderr, "\r\033[K%s: %s, %s/s", name, bytes, rate);
-	hmc->progress_shown = true;
-	g_free(bytes);
-	g_free(rate);
-}
 
 static gboolean on_tick(gpointer user)
 {
 	struct hmc *hmc = user;
 	unsigned int pending = hmc_state_pending(hmc->state)->length;
+	uint64_t offset, size;
+	const char *name;
 
-	show_progress(hmc);
+	if (hmc_outbox_progress(hmc->outbox, &name, &offset, &size))
+		show_progress(name, offset, size, session.started);
 	if (pending && hmc_link_is_up(hmc->link) && !session.stall_reported &&
 	    g_get_monotonic_time() - session.moved > STALL_MS * 1000) {
 		hmc_say(hmc, "%s: waiting for the partition to receive: %u %s sent, its pipe is %s",
@@ -73,7 +56,8 @@ static void send_next(struct hmc *hmc)
 {
 	enum hmc_outbox_kind kind = hmc->file ? HMC_OUTBOX_FILE : HMC_OUTBOX_RAW;
 
-	session.started = session.moved = g_get_monotonic_time();
+	session.started = now_ms();
+	session.moved = g_get_monotonic_time();
 	/* With --reply one file at a time, as a reply belongs to the file before it. */
 	while (hmc->arguments[session.argument] && (!hmc->reply || !hmc_outbox_items(hmc->outbox)))
 		hmc_outbox_add_path(hmc->outbox, hmc->arguments[session.argument++], kind);
@@ -120,7 +104,7 @@ static void send_stop(struct hmc *hmc)
 {
 	hmc_stop_source(&session.tick);
 	g_clear_pointer(&session.reply_name, g_free);
-	hmc_clear_progress(hmc);
+	clear_progress();
 }
 
 static void send_changed(struct hmc *hmc)

@@ -712,6 +712,32 @@ static void reply_escaped(void **context)
 	expect_exit(0);
 }
 
+/* A transfer that takes longer than a second shows how far it is, on a terminal. */
+static void progress_on_terminal(void **context)
+{
+	char payload[HVPIPE_LINK_MAX_PAYLOAD + 1], *answer;
+	HvpipeLinkHeader header;
+	int terminal;
+
+	write_file("big", "");
+	assert_int_equal(truncate(in_dir("big"), 1024 * 4048), 0);
+	terminal = start_on_terminal(
+		(const char *const[]){ program, "-c", in_dir("socket"), "send", "-f", in_dir("big"), NULL });
+	come_up();
+	/* It sends a quarter, and gets no acknowledgement. */
+	wait_for(terminal, "/big: ");
+	wait_for(terminal, "KiB, 25 %, ");
+	wait_for(terminal, "/s\x1b[K");
+	for (int i = 0; i < 256; i++)
+		assert_true(try_frame(&header, payload));
+	peer_frame(HVPIPE_LINK_ACK, 256, NULL);
+	answer = g_strdup_printf("REFUSED %.16s storage disk full\n", payload + 5);
+	peer_frame(HVPIPE_LINK_MESSAGE, 1, answer);
+	g_free(answer);
+	wait_for(terminal, "\r\x1b[Khvpipe-hmc: ");
+	wait_for(terminal, "big: refused: disk full\r\n");
+}
+
 /* Nobody reads the output: a signal ends the program within a second, and the message stays with the hypervisor. */
 static void blocked_recv_ends(void **context)
 {
@@ -1121,6 +1147,7 @@ int main(int argc, char **argv)
 		TEST(recv_t_reports_once),
 		TEST(recv_d_poisonous_names),
 		TEST(reply_escaped),
+		TEST(progress_on_terminal),
 		TEST(blocked_recv_ends),
 		TEST(fifo_without_writer),
 		TEST(no_socket),

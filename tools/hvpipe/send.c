@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "file-message.h"
@@ -18,6 +19,8 @@ struct transfer {
 	const char *name;
 	uint64_t messages; /* that the source has taken */
 	uint64_t bytes;	   /* of the file, in them */
+	uint64_t size;	   /* of the file, 0: not known */
+	int64_t began;
 	bool replied;
 	char reply[HVPIPE_MAX_RECEIVE + 1]; /* room for a newline */
 	size_t reply_len;
@@ -35,6 +38,7 @@ static void send_message(struct transfer *transfer, const void *message, size_t 
 	}
 	transfer->messages++;
 	transfer->bytes += bytes;
+	show_progress(transfer->name, transfer->bytes, transfer->size, transfer->began);
 }
 
 /* A message that came meanwhile, and that nobody here waits for: it is shown, as nobody else will get it. */
@@ -42,6 +46,7 @@ static void print_other(const char *message, size_t len)
 {
 	char *text = escape_text(message, len, ESCAPE_ALL);
 
+	clear_progress();
 	printf("%s: message of %zu %s: %s\n", options.source_name, len, len == 1 ? "byte" : "bytes", text ? text : "");
 	fflush(stdout);
 	free(text);
@@ -97,6 +102,7 @@ static int send_file(struct transfer *transfer, const char *path)
 
 	if (file_sender_open(&sender, path, options.message_size, &error))
 		die(EXIT_FAILURE, "%s", error.text);
+	transfer->size = sender.size;
 	do {
 		outcome = FILE_OUTCOME_NONE;
 		transfer->bytes = 0;
@@ -113,6 +119,7 @@ static int send_file(struct transfer *transfer, const char *path)
 	} while (outcome == FILE_OUTCOME_AGAIN);
 	file_sender_close(&sender);
 
+	clear_progress();
 	if (outcome == FILE_OUTCOME_STORED) {
 		printf("%s: stored, SHA-256 %s\n", transfer->name, sender.sha256);
 		fflush(stdout);
@@ -151,12 +158,15 @@ static void send_raw(struct transfer *transfer, const char *path)
 {
 	bool is_stdin = !strcmp(path, "-");
 	char message[HVPIPE_MAX_PAYLOAD];
+	struct stat st;
 	ssize_t len;
 	int fd;
 
 	fd = is_stdin ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		die(EXIT_FAILURE, "%s: %s", transfer->name, strerror(errno));
+	if (!fstat(fd, &st) && S_ISREG(st.st_mode))
+		transfer->size = st.st_size;
 	while ((len = read_full(fd, message, options.message_size)) > 0)
 		send_message(transfer, message, len, len);
 	if (len < 0)
@@ -166,6 +176,7 @@ static void send_raw(struct transfer *transfer, const char *path)
 		    transfer->name);
 	if (!is_stdin)
 		close(fd);
+	clear_progress();
 }
 
 /* Wait for the reply and print it. */
@@ -215,7 +226,9 @@ int run_send(int argc, char **argv)
 	pipe = endpoint_open(HVPIPE_SEND | (options.reply ? HVPIPE_RECEIVE : options.file ? HVPIPE_OBSERVE : 0));
 	for (int i = 0; i < argc; i++) {
 		bool is_stdin = !strcmp(argv[i], "-") && !options.file;
-		struct transfer transfer = { .pipe = pipe, .name = is_stdin ? "standard input" : argv[i] };
+		struct transfer transfer = { .pipe = pipe,
+					     .name = is_stdin ? "standard input" : argv[i],
+					     .began = now_ms() };
 
 		if (options.reply)
 			endpoint_discard(pipe);

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pty.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -354,6 +355,30 @@ static void file_stored(void **state)
 	expect_exit(0);
 	expect_text(out, "hmc1: message of 11 bytes: hello \\x1b[2J\\n\na: stored, SHA-256 " SHA_ONE "\n");
 	expect_text(err, "");
+}
+
+/* A transfer that takes longer than a second shows how far it is, on a terminal. */
+static void progress_on_terminal(void **state)
+{
+	struct pollfd pfd = { .events = POLLIN };
+	char message[5000], id[17];
+
+	put("big", "");
+	assert_int_equal(truncate("big", 64 * 1024 * 1024), 0);
+	pfd.fd = start_on_terminal((const char *const[]){ program, "send", "-f", "big", NULL });
+	expect_open();
+	while (!poll(&pfd, 1, 1))
+		take_sent(message, sizeof(message), 0);
+	wait_for(in, "\rbig: ");
+	wait_for(in, "iB, ");
+	wait_for(in, " %, ");
+	wait_for(in, "iB/s\x1b[K");
+	assert_true(recv(send_fd, message, sizeof(message), 0) > 0);
+	snprintf(id, sizeof(id), "%.16s", message + 5);
+	give_refused(id, "storage disk full");
+	assert_int_equal(send(send_fd, "", 1, MSG_NOSIGNAL), 1);
+	wait_for(in, "\r\x1b[Khvpipe: big: refused: disk full\r\n");
+	expect_exit(EXIT_REFUSED);
 }
 
 static void file_refused(void **state)
@@ -1034,26 +1059,20 @@ static void doctor_json_report(void **state)
 int main(int argc, char **argv)
 {
 	static const struct CMUnitTest tests[] = {
-		TEST(stream_cut_portably),  TEST(replies_printed),
-		TEST(second_reply_dropped), TEST(send_broken_off),
-		TEST(doubt_retried),	    TEST(send_errors_named),
-		TEST(file_stored),	    TEST(file_refused),
-		TEST(file_unknown),	    TEST(file_sent_again),
-		TEST(file_refused_early),   TEST(file_reply),
-		TEST(file_meets_file),	    TEST(recv_retries),
-		TEST(recv_timeout_kept),    TEST(recv_suspended),
-		TEST(recv_lost_connection), TEST(recv_reader_ends),
-		TEST(recv_reader_stays),    TEST(terminal_escaped),
-		TEST(recv_signals),	    TEST(recv_bad_names),
-		TEST(recv_file_once),	    TEST(recv_answer_lost),
-		TEST(recv_other_messages),  TEST(recv_json),
-		TEST(listen_replies),	    TEST(listen_failed_command),
-		TEST(listen_limits),	    TEST(listen_background),
-		TEST(listen_reply_lost),    TEST(reports_counted),
-		TEST(listen_files),	    TEST(status_unknown),
-		TEST(signal_ends_send),	    TEST(listen_jobs),
-		TEST(exit_statuses),	    TEST(output_full),
-		TEST(doctor_findings),	    TEST(doctor_json_report),
+		TEST(stream_cut_portably), TEST(replies_printed),	TEST(second_reply_dropped),
+		TEST(send_broken_off),	   TEST(doubt_retried),		TEST(send_errors_named),
+		TEST(file_stored),	   TEST(file_refused),		TEST(progress_on_terminal),
+		TEST(file_unknown),	   TEST(file_sent_again),	TEST(file_refused_early),
+		TEST(file_reply),	   TEST(file_meets_file),	TEST(recv_retries),
+		TEST(recv_timeout_kept),   TEST(recv_suspended),	TEST(recv_lost_connection),
+		TEST(recv_reader_ends),	   TEST(recv_reader_stays),	TEST(terminal_escaped),
+		TEST(recv_signals),	   TEST(recv_bad_names),	TEST(recv_file_once),
+		TEST(recv_answer_lost),	   TEST(recv_other_messages),	TEST(recv_json),
+		TEST(listen_replies),	   TEST(listen_failed_command), TEST(listen_limits),
+		TEST(listen_background),   TEST(listen_reply_lost),	TEST(reports_counted),
+		TEST(listen_files),	   TEST(status_unknown),	TEST(signal_ends_send),
+		TEST(listen_jobs),	   TEST(exit_statuses),		TEST(output_full),
+		TEST(doctor_findings),	   TEST(doctor_json_report),
 	};
 
 	assert_int_equal(argc, 2);
