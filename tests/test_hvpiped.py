@@ -8,6 +8,7 @@ import array
 import asyncio
 import errno
 import fcntl
+import json
 import os
 import re
 import signal
@@ -759,6 +760,23 @@ def test_busy_handle(device, place, start):
     device.give(b"late")
     with hvpipe.connect("hmc1") as pipe:
         assert pipe.receive(LIMIT) == b"late"
+
+
+def test_status_json(device, start):
+    """`hvpipe status --json` says all that the daemon says: counters as numbers, texts with spaces as they are."""
+    start("sources=hmc1;hmc2\n")
+    device.give(b"kept")
+    wait_until(lambda: device.unread() == 0, "the receiving")
+    with hvpipe.connect("hmc2"):
+        done = subprocess.run([BUILD / "host/tools/hvpipe/hvpipe", "status", "--json"], check=True, timeout=LIMIT,
+                              stdout=subprocess.PIPE)
+    status = json.loads(done.stdout)
+    assert [source["id"] for source in status["sources"]] == ["0x02000001", "0x02000002"]
+    assert [source["spooled"] for source in status["sources"]] == [1, 0]
+    client, = [client for client in status["clients"] if client["right"] == "receive"]
+    assert (client["source"], client["pid"], client["uid"]) == ("0x02000002", os.getpid(), os.getuid())
+    assert [(line["line"], line.get("id")) for line in hvpipe.status() if line["line"] == "source"] == \
+        [("source", source["id"]) for source in status["sources"]]
 
 
 def test_no_pipe(place):

@@ -122,6 +122,11 @@ static void add_number(struct json_object *object, const char *name, uint64_t nu
 	json_object_object_add(object, name, number == HVPIPE_UNKNOWN ? NULL : json_object_new_uint64(number));
 }
 
+static void add_state(struct json_object *object, const char *state)
+{
+	json_object_object_add(object, "state", strcmp(state, "unknown") ? json_object_new_string(state) : NULL);
+}
+
 static int add_holder(const struct hvpipe_holder *holder, void *data)
 {
 	char *command = escape_text(holder->command, strlen(holder->command), ESCAPE_LINE);
@@ -131,7 +136,7 @@ static int add_holder(const struct hvpipe_holder *holder, void *data)
 	snprintf(source, sizeof(source), "0x%08" PRIx32, holder->source);
 	if (is_wanted(holder->source)) {
 		json_object_object_add(object, "source", holder->source ? json_object_new_string(source) : NULL);
-		json_object_object_add(object, "state", json_object_new_string(holder->state));
+		add_state(object, holder->state);
 		add_number(object, "sent", holder->sent);
 		add_number(object, "sent_bytes", holder->sent_bytes);
 		add_number(object, "received", holder->received);
@@ -152,7 +157,7 @@ static int print_json(const struct hvpipe_status *status)
 	struct json_object *top = json_object_new_object(), *pipe = json_object_new_object();
 
 	if (status) {
-		json_object_object_add(pipe, "state", json_object_new_string(status->state));
+		add_state(pipe, status->state);
 		add_number(pipe, "handles", status->handles);
 		add_number(pipe, "dropped", status->dropped);
 		json_object_object_add(top, "pipe", pipe);

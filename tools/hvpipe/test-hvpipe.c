@@ -22,6 +22,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <json.h>
 #include <sha2.h>
 
 #include "common.h"
@@ -49,6 +50,7 @@ static int setup(void **state)
 	setenv("FAKE_HVPIPE", address.sun_path, 1);
 	unsetenv("FAKE_OPEN_ERRNO");
 	unsetenv("FAKE_STATE");
+	unsetenv("FAKE_DAEMON_LINE");
 	listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	setsockopt(listener, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
 	return bind(listener, (struct sockaddr *)&address, sizeof(address)) || listen(listener, 8);
@@ -929,6 +931,38 @@ static void status_unknown(void **state)
 			    "pipe enabled, 1 source open, 7 messages dropped that came for sources not open\n");
 }
 
+static void expect_json(const char *expected)
+{
+	struct json_object *wanted = json_tokener_parse(expected), *found = json_tokener_parse(read_all(out));
+
+	assert_non_null(wanted);
+	if (!json_object_equal(wanted, found))
+		fail_msg("%s", json_object_to_json_string(found));
+	json_object_put(wanted);
+	json_object_put(found);
+}
+
+static void status_json(void **state)
+{
+	setenv("FAKE_STATE", "unknown", 1);
+	start("status", "--json");
+	expect_exit(0);
+	expect_json("{'pipe': {'state': null, 'handles': null, 'dropped': null}, 'holders': [{'source': null, "
+		    "'state': null, 'sent': null, 'sent_bytes': null, 'received': null, 'received_bytes': null, "
+		    "'held': null, 'pid': 13, 'command': 'two'}]}");
+	setenv("FAKE_STATE", "enabled", 1);
+	setenv("FAKE_DAEMON_LINE", "source id=0x02000001 state=open spooled=3 problem=disk \x1b is full", 1);
+	start("status", "-j");
+	expect_exit(0);
+	expect_json("{'pipe': {'state': 'enabled', 'handles': 1, 'dropped': 7}, 'holders': [{'source': '0x02000001', "
+		    "'state': 'open', 'sent': 3, 'sent_bytes': 4, 'received': 5, 'received_bytes': 6, 'held': 1, "
+		    "'pid': 12, 'command': 'one\\\\x1b[2J'}], 'sources': [{'id': '0x02000001', 'state': 'open', "
+		    "'spooled': 3, 'problem': 'disk \\\\x1b is full'}]}");
+	start("status", "-j", "-D", "-s", "hmc2");
+	expect_exit(0);
+	expect_json("{'pipe': {'state': 'enabled', 'handles': 1, 'dropped': 7}, 'holders': []}");
+}
+
 static void exit_statuses(void **state)
 {
 	static const struct {
@@ -1059,20 +1093,27 @@ static void doctor_json_report(void **state)
 int main(int argc, char **argv)
 {
 	static const struct CMUnitTest tests[] = {
-		TEST(stream_cut_portably), TEST(replies_printed),	TEST(second_reply_dropped),
-		TEST(send_broken_off),	   TEST(doubt_retried),		TEST(send_errors_named),
-		TEST(file_stored),	   TEST(file_refused),		TEST(progress_on_terminal),
-		TEST(file_unknown),	   TEST(file_sent_again),	TEST(file_refused_early),
-		TEST(file_reply),	   TEST(file_meets_file),	TEST(recv_retries),
-		TEST(recv_timeout_kept),   TEST(recv_suspended),	TEST(recv_lost_connection),
-		TEST(recv_reader_ends),	   TEST(recv_reader_stays),	TEST(terminal_escaped),
-		TEST(recv_signals),	   TEST(recv_bad_names),	TEST(recv_file_once),
-		TEST(recv_answer_lost),	   TEST(recv_other_messages),	TEST(recv_json),
-		TEST(listen_replies),	   TEST(listen_failed_command), TEST(listen_limits),
-		TEST(listen_background),   TEST(listen_reply_lost),	TEST(reports_counted),
-		TEST(listen_files),	   TEST(status_unknown),	TEST(signal_ends_send),
-		TEST(listen_jobs),	   TEST(exit_statuses),		TEST(output_full),
-		TEST(doctor_findings),	   TEST(doctor_json_report),
+		TEST(stream_cut_portably),  TEST(replies_printed),
+		TEST(second_reply_dropped), TEST(send_broken_off),
+		TEST(doubt_retried),	    TEST(send_errors_named),
+		TEST(file_stored),	    TEST(file_refused),
+		TEST(progress_on_terminal), TEST(status_json),
+		TEST(file_unknown),	    TEST(file_sent_again),
+		TEST(file_refused_early),   TEST(file_reply),
+		TEST(file_meets_file),	    TEST(recv_retries),
+		TEST(recv_timeout_kept),    TEST(recv_suspended),
+		TEST(recv_lost_connection), TEST(recv_reader_ends),
+		TEST(recv_reader_stays),    TEST(terminal_escaped),
+		TEST(recv_signals),	    TEST(recv_bad_names),
+		TEST(recv_file_once),	    TEST(recv_answer_lost),
+		TEST(recv_other_messages),  TEST(recv_json),
+		TEST(listen_replies),	    TEST(listen_failed_command),
+		TEST(listen_limits),	    TEST(listen_background),
+		TEST(listen_reply_lost),    TEST(reports_counted),
+		TEST(listen_files),	    TEST(status_unknown),
+		TEST(signal_ends_send),	    TEST(listen_jobs),
+		TEST(exit_statuses),	    TEST(output_full),
+		TEST(doctor_findings),	    TEST(doctor_json_report),
 	};
 
 	assert_int_equal(argc, 2);
