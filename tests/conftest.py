@@ -12,8 +12,8 @@ from lab.hypervisor import BOOTED, MOVED
 
 # Fast modules first; those that boot partitions of their own last.
 ORDER = ("test_build", "test_bench", "test_install", "test_kernels", "test_unit", "test_link", "test_serve",
-         "test_hvpiped", "test_kunit", "test_abi", "test_library", "test_pipe", "test_tools", "test_daemon",
-         "test_doctor", "test_loss", "test_faults",
+         "test_hvpiped", "test_completion", "test_kunit", "test_abi", "test_library", "test_pipe", "test_tools",
+         "test_daemon", "test_doctor", "test_loss", "test_faults",
          "test_pairs", "test_suspend", "test_races", "test_failslab", "test_migrate", "test_kexec", "test_boot",
          "test_cost", "test_peers", "test_fuzz", "test_shell", "test_run", "test_soak", "test_silence",
          "test_reliability")

@@ -34,12 +34,18 @@ _hvpipe() {
 	if [[ -z $command ]]; then
 		mapfile -t COMPREPLY < <(compgen -W "$commands --source --direct --help --version" -- "$current")
 	elif [[ $current == -* ]]; then
-		# The options are those that --help names: there is no second list to go stale.
+		# The options are those that --help names: there is no second list to go stale. The line of the
+		# command has their letters, or the names of those that have none.
 		mapfile -t COMPREPLY < <(compgen -W "$(hvpipe --help 2>/dev/null | awk -v command="$command" '
-			/^  [a-z]/ { mine = $1 == command }
-			/^$/ { mine = 1 }
-			mine { while (match($0, /--[a-z-]+/)) { print substr($0, RSTART, RLENGTH)
-				$0 = substr($0, RSTART + RLENGTH) } }')" -- "$current")
+			/^  [a-z]/ && $1 == command { usage = $0 " -h -V" (command ~ /^(wake|help)$/ ? "" : " -s -D") }
+			match($0, /^ +-[A-Za-z], --[a-z-]+/) { split($0, words, /[ ,=]+/); name[words[2]] = words[3] }
+			END {
+				while (match(usage, /[ []-[A-Za-z]|--[a-z-]+/)) {
+					option = substr(usage, RSTART, RLENGTH)
+					print option ~ /^--/ ? option : name[substr(option, 2)]
+					usage = substr(usage, RSTART + RLENGTH)
+				}
+			}')" -- "$current")
 	elif [[ $command == send ]]; then
 		mapfile -t COMPREPLY < <(compgen -f -- "$current")
 	fi
