@@ -174,6 +174,7 @@ class Agent:
             return list((self._waiting or {}).values())
 
     def signal(self, number: int, name: str):
-        """Send the signal NAME to command NUMBER; nothing to do if the partition has ended, and all commands with it."""
+        """Send the signal NAME to command NUMBER; does nothing if the partition has ended, and all commands with it.
+        """
         with self._changed, contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._send(b"kill %d %s\n" % (number, name.encode()))

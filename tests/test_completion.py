@@ -116,7 +116,8 @@ def test_words(terminal, tmp_path):
     (tmp_path / "a-certain-file").touch()
     (tmp_path / "a-directory").mkdir()
     for line, rest in (("hvpipe mon", "itor "), ("hvpipe -s hm", "c"), ("hvpipe -s hmc1 wa", "ke "),
-                       (f"hvpipe send {tmp_path}/a-cert", "ain-file "), (f"hvpipe recv -d {tmp_path}/a-dir", "ectory/")):
+                       (f"hvpipe send {tmp_path}/a-cert", "ain-file "),
+                       (f"hvpipe recv -d {tmp_path}/a-dir", "ectory/")):
         terminal.type(f"{line}\t")
         terminal.wait(re.escape(line + rest))
         terminal.type("\x15")

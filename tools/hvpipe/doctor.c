@@ -155,8 +155,7 @@ static void check_release(const char *release)
 		find("release", WARNING,
 		     "`hvpipe wake` may start it again; let the HMC send one message at a time and wait "
 		     "for its answer, or use this project's driver",
-		     "Linux %s: a message that comes while another one is received can stop the pipe",
-		     release);
+		     "Linux %s: a message that comes while another one is received can stop the pipe", release);
 		found = true;
 	}
 	if (!found)
