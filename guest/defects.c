@@ -149,19 +149,35 @@ static void start(struct call *call)
 		sched_yield();
 }
 
-/* Wait until the thread is in @state: D, in a call that cannot be interrupted, or S, asleep. Returns 0 if it ended. */
-static int wait_state(struct call *call, char state)
+/* Read a line that /proc has of the thread. */
+static void read_proc(struct call *call, const char *file, char *line, size_t size)
 {
-	char name[64], line[256];
+	char name[64];
+	ssize_t len;
 	int fd;
 
-	snprintf(name, sizeof(name), "/proc/self/task/%d/stat", call->tid);
+	snprintf(name, sizeof(name), "/proc/self/task/%d/%s", call->tid, file);
+	fd = open(name, O_RDONLY);
+	len = read(fd, line, size - 1);
+	line[len < 0 ? 0 : len] = 0;
+	close(fd);
+}
+
+/*
+ * Wait until the thread is in the system call @number and in @state: D, where it cannot be interrupted, or S, asleep.
+ * Returns 0 if it ended.
+ */
+static int wait_state(struct call *call, long number, char state)
+{
+	char line[256], *rest;
+
 	while (!call->ended) {
-		fd = open(name, O_RDONLY);
-		line[fd < 0 ? 0 : read(fd, line, sizeof(line) - 1)] = 0;
-		close(fd);
-		if (strstr(line, ") ") && strstr(line, ") ")[2] == state)
-			return 1;
+		read_proc(call, "syscall", line, sizeof(line));
+		if (strtol(line, &rest, 10) == number && rest != line) {
+			read_proc(call, "stat", line, sizeof(line));
+			if (strstr(line, ") ") && strstr(line, ") ")[2] == state)
+				return 1;
+		}
 		sched_yield();
 	}
 	return 0;
@@ -315,7 +331,7 @@ static void overlap(void)
 	announce(&one, &two, "a");
 	reader.fd = one;
 	start(&reader);
-	wait_state(&reader, 'D'); /* firmware is busy with its call */
+	wait_state(&reader, SYS_read, 'D'); /* firmware is busy with its call */
 	printf("second reader %s", read_text(one));
 	printf(", first reader %s", wait_ended(&reader, COMES));
 }
@@ -457,7 +473,7 @@ static void in_flight(void)
 
 	writer.fd = open_hmc(1);
 	start(&writer);
-	wait_state(&writer, 'D'); /* firmware is busy with its call */
+	wait_state(&writer, SYS_write, 'D'); /* firmware is busy with its call */
 	begin_migration();
 	printf("write %s", wait_ended(&writer, COMES));
 }
@@ -468,7 +484,7 @@ static void pollers(void)
 
 	poller.fd = open_hmc(1);
 	start(&poller);
-	wait_state(&poller, 'S');
+	wait_state(&poller, SYS_poll, 'S');
 	begin_migration();
 	while (!(events(poller.fd, 0) & POLLRDHUP))
 		sched_yield();
