@@ -218,14 +218,14 @@ static struct hvpipe *connect_daemon(int rights)
 		die(EXIT_IN_USE, "%s: another program receives its messages from hvpiped: `hvpipe status` shows it",
 		    options.source_name);
 	case EACCES:
-		die(EXIT_FAILURE,
-		    "%s: hvpiped does not allow you to %s: see its hvpiped.conf, and which groups you are in",
+		die(EXIT_FAILURE, "%s: hvpiped does not allow you to %s: hvpiped.conf says who may, by default %s",
 		    options.source_name,
 		    rights == HVPIPE_OBSERVE ? "observe" :
 		    rights == HVPIPE_SEND    ? "send" :
 		    rights == HVPIPE_RECEIVE ? "receive" :
 		    rights & HVPIPE_OBSERVE  ? "send and observe" :
-					       "send and receive");
+					       "send and receive",
+		    rights & HVPIPE_RECEIVE ? "only root" : "the group 'hvpipe'");
 	case EUSERS:
 		die(EXIT_FAILURE, "hvpiped has as many clients as it serves, or as many of yours: try again later");
 	default:
