@@ -13,12 +13,11 @@ QUICK := $(patsubst %,tests/test_%.py,build unit kunit abi pipe)
 N ?= 100000
 CYCLES ?= 5
 SECONDS ?= 60
-RELEASE ?= bookworm
 COMMA := ,
 QEMUS = $(addprefix qemu-,$(subst $(COMMA), ,$(QEMU)))
 
 .PHONY: help build run test quick test-kernels test-fixes soak migrate fuzz bench shell check format install \
-	install-partition series patches fresh update clean packages
+	install-partition deb series patches fresh update clean packages
 
 help:
 	@echo 'hvpipe: messages between an HMC and a partition through the hypervisor pipe'
@@ -48,6 +47,8 @@ help:
 	@echo '  make install  hvpipe-hmc on this machine                 (PREFIX=$(PREFIX), DESTDIR=)'
 	@echo '  make install-partition DESTDIR=DIR'
 	@echo '                libhvpipe and hvpipe for Power (ppc64el), to be copied into a partition (PREFIX=)'
+	@echo '  make deb      Debian packages in build/deb/RELEASE: of libhvpipe, hvpipe and hvpiped for a partition, of'
+	@echo '                hvpipe-hmc and hvpipe-lab for a PC         (RELEASE=trixie, bookworm or forky; as root)'
 	@echo '  make patches  refresh linux/ and qemu/ from the commits in the work trees of Linux and QEMU'
 	@echo '  make fresh    run and test in a new root of a Debian release (RELEASE=bookworm, TESTS=; as root)'
 	@echo '  make series   patch series for Linux and QEMU in build/series       (COMPILE=1: and compile each'
@@ -116,7 +117,7 @@ series: packages
 	@$(LAB) series $(if $(COMPILE),--compile)
 
 fresh:
-	@$(LAB) fresh $(RELEASE) --tests='$(TESTS)'
+	@$(LAB) fresh $(or $(RELEASE),bookworm) --tests='$(TESTS)'
 
 patches: packages
 	@$(LAB) patches
@@ -129,6 +130,12 @@ install:
 install-partition:
 	@packaging/install-packages partition
 	@$(LAB) install partition --prefix='$(PREFIX)' --destdir='$(DESTDIR)'
+
+# hvpipe-lab holds what the second line builds.
+deb: packages
+	@packaging/install-packages deb
+	@$(LAB) build qemu-system-ppc64 vmlinux initramfs.cpio.gz
+	@$(LAB) deb $(or $(RELEASE),trixie)
 
 update: packages
 	@$(LAB) update

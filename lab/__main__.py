@@ -30,6 +30,7 @@ COMMANDS = {
     "install": "install the HMC's part, or the partition's",
     "kernels": "run the tests on each kernel that people have",
     "migrate": "move the partition between two machines under traffic",
+    "deb": "build the Debian packages",
     "fresh": "try the README's two commands on a machine that has nothing",
     "fault": "inject faults into a running machine's hypervisor",
 }

@@ -14,9 +14,9 @@ from .cache import cache_dir, link, locked
 from .errors import LabError
 from .paths import BUILD, TOP
 from .qemu import build_qemu
-from .root import in_root, make_root, refuse_if_impossible
+from .root import in_root, root_of
 from .sources import host_release
-from .step import Step, output_of
+from .step import output_of
 
 
 def build_qemu_of(release: str) -> None:
@@ -24,18 +24,12 @@ def build_qemu_of(release: str) -> None:
     if release == host_release()[1]:
         link(build_qemu(), f"qemu-{release}")
         return
-    refuse_if_impossible(release)
-    root = cache_dir() / "roots" / release
     # What the build links to stays apart from what the host has built.
     build = BUILD / release
     build.mkdir(parents=True, exist_ok=True)
     binds = {TOP: TOP, BUILD: build, cache_dir(): cache_dir()}
     with locked(f"root-{release}"):
-        complete = root / "root/complete"
-        if not complete.exists():
-            with Step(f"root-{release}", f"making a root of {release}") as step:
-                make_root(step, root, release)
-            complete.touch()
+        root = root_of(release)
         command = ["sh", "-c", "packaging/install-packages && python3 -m lab build qemu-system-ppc64"]
         words = in_root(root, TOP, command, binds, HVPIPE_CACHE=cache_dir())
         if subprocess.run(words, stdin=subprocess.DEVNULL, check=False).returncode:

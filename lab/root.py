@@ -12,8 +12,9 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from .cache import cache_dir
 from .errors import LabError
-from .sources import release_suites
+from .sources import REPLACING, release_suites
 from .step import Step, output_of
 
 # Settings of the host's apt that say how to reach a mirror
@@ -31,22 +32,49 @@ def refuse_if_impossible(release: str) -> None:
         raise LabError("debootstrap is missing: apt-get install debootstrap")
 
 
+def network_settings() -> list[str]:
+    """Lines of the host's configuration of apt that say how to reach a mirror."""
+    return [line for line in output_of("apt-config", "dump").splitlines() if NETWORK.match(line)]
+
+
 def make_root(step: Step, root: Path, release: str) -> None:
     """Make ROOT a machine of RELEASE that has git, make and ca-certificates, and the host's way to a mirror."""
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
     codename, suites = release_suites(step)
     mirror = suites[codename]
-    step.run(["debootstrap", "--variant=minbase", "--include=git,make,ca-certificates", release, root, mirror],
+    # The host's debootstrap need not know the names of later releases, which are made as sid is.
+    script = [] if Path("/usr/share/debootstrap/scripts", release).exists() else ["/usr/share/debootstrap/scripts/sid"]
+    step.run(["debootstrap", "--variant=minbase", "--include=git,make,ca-certificates", release, root, mirror, *script],
              doing="debootstrap", count=r"^I: (Unpacking|Configuring)", unit="packages")
     security = suites[f"{codename}-security"]
     (root / "etc/apt/sources.list").write_text(
         f"deb {mirror} {release} main\ndeb {mirror} {release}-updates main\n"
         f"deb {security} {release}-security main\n", encoding="utf-8")
-    settings = [line for line in output_of("apt-config", "dump").splitlines() if NETWORK.match(line)]
-    (root / "etc/apt/apt.conf.d/99network").write_text("\n".join(settings) + "\n", encoding="utf-8")
+    (root / "etc/apt/apt.conf.d/99network").write_text("\n".join(network_settings()) + "\n", encoding="utf-8")
     for name in ("resolv.conf", "hosts"):
         shutil.copyfile(Path("/etc", name), root / "etc" / name)
+
+
+def root_of(release: str) -> Path:
+    """The root of RELEASE in the cache, which is made if it is not there. Its user locks `root-RELEASE`."""
+    refuse_if_impossible(release)
+    root = cache_dir() / "roots" / release
+    complete = root / "root/complete"
+    if not complete.exists():
+        with Step(f"root-{release}", f"making a root of {release}") as step:
+            make_root(step, root, release)
+        complete.touch()
+    return root
+
+
+def say_if_missing(release: str, error: LabError) -> LabError:
+    """ERROR of an apt that works on RELEASE, in words of ours if the mirror lacks a file."""
+    found = REPLACING.search(str(error))
+    if not found:
+        return error
+    return LabError(f"the mirror lacks a file of {release} at present: try again later, or take another release, as in "
+                    f"RELEASE=forky. apt says: {found[0].strip()}")
 
 
 def in_root(root: Path, directory: Path, command: Sequence[object], binds: Mapping[Path, Path] | None = None,

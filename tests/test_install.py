@@ -50,14 +50,23 @@ def test_partition(tmp_path):
     assert is_for_power(found["usr/bin/hvpipe"]) and is_for_power(found["usr/lib/libhvpipe.so"].resolve())
 
 
+def listed(*arguments):
+    """The packages that install-packages would install."""
+    done = subprocess.run([TOP / "packaging/install-packages", "--list", *arguments], check=True, text=True,
+                          stdout=subprocess.PIPE)
+    return set(done.stdout.split())
+
+
 @pytest.mark.parametrize("part", ["hmc", "partition"])
 def test_packages(part):
     """Neither part asks for packages that only tests, checks, kernels or QEMU need; all are in the one list."""
-    def listed(*arguments):
-        done = subprocess.run([TOP / "packaging/install-packages", "--list", *arguments], check=True, text=True,
-                              stdout=subprocess.PIPE)
-        return set(done.stdout.split())
     asked = listed(part)
     assert "meson" in asked and asked < listed()
     assert not asked & {"libcmocka-dev", "abigail-tools", "python3-pytest", "clang", "valgrind", "tmux", "sparse",
                         "libpixman-1-dev", "libelf-dev", "flex"}
+
+
+def test_packages_of_few():
+    """What only `make deb` needs is installed by nothing else."""
+    asked = listed("deb")
+    assert "debootstrap" in asked and not asked & listed()

@@ -10,6 +10,7 @@ from . import GENERATED, LINE_LENGTH, Report, name_of, run
 from ..paths import TOP
 
 WITHOUT_LICENCE = re.compile(r"LICENSES/|tests/fuzz/corpus/|.*\.(md|patch|args|json|abi)$|"
+                             r"packaging/debian/[\w/.-]*(?<!rules)(?<!rm)$|"
                              r"(.*/)?(\.gitignore|README|cover-letter\.txt)$")
 # Not misspelt, or on purpose: a macro of mdoc, what tests give a parser, the end of a pattern, a part of the kernel
 WORDS = "nd,recieve,spurios,stauts,ure,vas,filp"
