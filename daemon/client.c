@@ -3,7 +3,6 @@
 #include "client.h"
 
 #include <errno.h>
-#include <glib-unix.h>
 #include <poll.h>
 #include <stdbool.h>
 #include <string.h>
@@ -17,6 +16,7 @@
 #include "protocol.h"
 #include "sender.h"
 #include "source.h"
+#include "watch.h"
 
 struct client {
 	int fd;
@@ -199,7 +199,7 @@ static gboolean on_writable(gint fd, GIOCondition condition, gpointer data)
 	if (packet)
 		disconnect_later(client);
 	else if (!client->readable && !client->doom)
-		client->readable = g_unix_fd_add(fd, G_IO_IN | G_IO_HUP, on_readable, client);
+		client->readable = watch_fd(fd, G_IO_IN | G_IO_HUP, on_readable, client);
 	return G_SOURCE_REMOVE;
 }
 
@@ -229,7 +229,7 @@ static bool give(struct client *client, struct hvpipe_packet_header header, cons
 	/* A client that does not read is not read: it cannot cause more answers. */
 	remove_watch(&client->readable);
 	if (!client->writable)
-		client->writable = g_unix_fd_add(client->fd, G_IO_OUT | G_IO_HUP, on_writable, client);
+		client->writable = watch_fd(client->fd, G_IO_OUT | G_IO_HUP, on_writable, client);
 	return true;
 }
 
@@ -495,7 +495,7 @@ static gboolean on_connect(gint fd, GIOCondition condition, gpointer data)
 		return G_SOURCE_CONTINUE;
 	}
 	g_ptr_array_add(clients, client);
-	client->readable = g_unix_fd_add(client->fd, G_IO_IN | G_IO_HUP, on_readable, client);
+	client->readable = watch_fd(client->fd, G_IO_IN | G_IO_HUP, on_readable, client);
 	client->timeout = g_timeout_add_seconds(CLIENT_OPEN_S, on_open_timeout, client);
 	return G_SOURCE_CONTINUE;
 }
@@ -532,7 +532,7 @@ int clients_listen(const char *path, int fd, GError **error)
 	if (fd < 0)
 		return -1;
 	clients = g_ptr_array_new();
-	listener = g_unix_fd_add(fd, G_IO_IN, on_connect, NULL);
+	listener = watch_fd(fd, G_IO_IN, on_connect, NULL);
 	return fd;
 }
 

@@ -3,7 +3,6 @@
 #include "sender.h"
 
 #include <errno.h>
-#include <glib-unix.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +13,7 @@
 
 #include "hvpipe.h"
 #include "source.h"
+#include "watch.h"
 
 /* What a message that waits needs. */
 struct request {
@@ -165,7 +165,7 @@ static bool start_child(void)
 		return false;
 	}
 	sender.fd = fds[0];
-	sender.watch = g_unix_fd_add(sender.fd, G_IO_IN | G_IO_HUP, on_child, NULL);
+	sender.watch = watch_fd(sender.fd, G_IO_IN | G_IO_HUP, on_child, NULL);
 	return true;
 }
 

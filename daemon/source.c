@@ -3,7 +3,6 @@
 #include "source.h"
 
 #include <errno.h>
-#include <glib-unix.h>
 #include <poll.h>
 #include <string.h>
 
@@ -12,6 +11,7 @@
 #include "risk.h"
 #include "sender.h"
 #include "spool.h"
+#include "watch.h"
 
 /* How often to look whether the pipe is enabled again: the driver that Linux ships wakes nobody. */
 #define LOOK_MS 100
@@ -202,8 +202,7 @@ static void watch(struct source *source)
 	if (source->watch)
 		return;
 	/* A poll() without POLLRDHUP that begins in a suspend never wakes on the driver that Linux ships. */
-	source->watch =
-		g_unix_fd_add(hvpipe_get_fd(source->pipe), (GIOCondition)(POLLIN | POLLRDHUP), on_readable, source);
+	source->watch = watch_fd(hvpipe_get_fd(source->pipe), (GIOCondition)(POLLIN | POLLRDHUP), on_readable, source);
 }
 
 static void close_handle(struct source *source)
