@@ -117,6 +117,8 @@ struct hmc_loop *hmc_loop_new(void)
 	loop->timers = g_sequence_new(NULL);
 	g_queue_init(&loop->tasks);
 	g_source_set_static_name(&loop->source, "links");
+	/* Else GLib takes the epoll set out of its poll() around each turn, and wakes itself for that. */
+	g_source_set_can_recurse(&loop->source, TRUE);
 	g_source_add_unix_fd(&loop->source, loop->epoll, G_IO_IN);
 	g_source_attach(&loop->source, NULL);
 	return loop;
