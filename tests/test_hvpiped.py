@@ -652,6 +652,19 @@ def test_rules(device, start, place):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
+def test_deceiving_name(start, place):
+    """What a client calls itself is visible ASCII in the audit: it makes no line of its own, and moves no cursor."""
+    daemon = start()
+    code = ("import socket, sys; open('/proc/self/comm', 'wb').write(b'a\\x1b[2J\\nb\\xc2\\x9b'); "
+            "client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); client.connect(sys.argv[1]); "
+            "client.send(bytes(16)); client.recv(4096)")
+    subprocess.run(["/usr/bin/python3", "-c", code, place / "socket"], check=True, timeout=LIMIT)
+    wait_until(lambda: "refused" in daemon.said(), "the audit line")
+    lines = daemon.said().splitlines()
+    assert all(re.fullmatch("[ -~]*", line) for line in lines), lines
+    assert re.search(r"client \d+ \(pid \d+, a.\[2J.b", daemon.said()), lines
+
+
 def test_user_quota(start, place):
     """A user who is not root has 16 connections at most."""
     start("[sources]\nsend=4711\n")
