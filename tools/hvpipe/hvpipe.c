@@ -227,7 +227,8 @@ int main(int argc, char **argv)
 	command = argv[optind];
 	argc -= optind;
 	argv += optind;
-	optind = 0; /* glibc: begin anew */
+	argv[0] = (char *)program_name; /* getopt() begins its messages with it */
+	optind = 0;			/* glibc: begin anew */
 	parse_options(argc, argv, find_command(command));
 
 	if (!strcmp(command, "help"))
