@@ -136,7 +136,8 @@ class Booted:
             self._boots += 1
             self._partition = self._lab.partition(
                 name=f"kernels-{self._subject.name}-{self._boots}", kernel=self._subject.kernel, wait=wait,
-                echo=["hmc1", "hmc2"], cpu=self._subject.cpu, append=f"kunit.enable=1 {self._subject.append}",
+                echo=["hmc1", "hmc2"], cpu=self._subject.cpu,
+                append=f"kunit.enable=1 kunit.autorun=1 {self._subject.append}",
                 programs=["lib/test-driver"])
         return self._partition
 
