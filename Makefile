@@ -17,7 +17,7 @@ COMMA := ,
 QEMUS = $(addprefix qemu-,$(subst $(COMMA), ,$(QEMU)))
 
 .PHONY: help build run test quick test-kernels test-fixes soak migrate fuzz bench shell check format install \
-	install-partition deb series patches fresh update clean packages
+	install-partition deb debian series patches fresh update clean packages
 
 help:
 	@echo 'hvpipe: messages between an HMC and a partition through the hypervisor pipe'
@@ -49,6 +49,8 @@ help:
 	@echo '                libhvpipe and hvpipe for Power (ppc64el), to be copied into a partition (PREFIX=)'
 	@echo '  make deb      Debian packages in build/deb/RELEASE: of libhvpipe, hvpipe and hvpiped for a partition, of'
 	@echo '                hvpipe-hmc and hvpipe-lab for a PC         (RELEASE=trixie, bookworm or forky; as root)'
+	@echo '  make debian   a partition with Debian, its own kernel, systemd and these packages: its console and one'
+	@echo '                on the HMC, side by side           (RELEASE=trixie or forky; TEST=1: test it; as root)'
 	@echo '  make patches  refresh linux/ and qemu/ from the commits in the work trees of Linux and QEMU'
 	@echo '  make fresh    run and test in a new root of a Debian release (RELEASE=bookworm, TESTS=; as root)'
 	@echo '  make series   patch series for Linux and QEMU in build/series       (COMPILE=1: and compile each'
@@ -136,6 +138,11 @@ deb: packages
 	@packaging/install-packages deb
 	@$(LAB) build qemu-system-ppc64 vmlinux initramfs.cpio.gz
 	@$(LAB) deb $(or $(RELEASE),trixie)
+
+debian: packages
+	@packaging/install-packages debian
+	@$(LAB) build $(PARTS)
+	@$(LAB) debian $(or $(RELEASE),trixie) $(if $(TEST),--test)
 
 update: packages
 	@$(LAB) update

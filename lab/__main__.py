@@ -31,6 +31,7 @@ COMMANDS = {
     "kernels": "run the tests on each kernel that people have",
     "migrate": "move the partition between two machines under traffic",
     "deb": "build the Debian packages",
+    "debian": "a Debian partition with our packages: a console, or tests",
     "fresh": "try the README's two commands on a machine that has nothing",
     "fault": "inject faults into a running machine's hypervisor",
 }

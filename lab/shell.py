@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from .certificates import make_certificates
@@ -45,12 +46,16 @@ def prepare(directory: Path) -> tuple[list[str], list[str]]:
     """Make the files of both sides in DIRECTORY; returns the commands of both sides, to be run there."""
     initramfs = initramfs_with(directory / ".initramfs", files={"etc/motd": PARTITION_HINT.encode(),
                                                                 "var/spool/hmc": None})
+    return qemu_command(Path(), "shell", LINES, sources=["hmc1", "hmc2"], initramfs=initramfs), prepare_hmc(directory)
+
+
+def prepare_hmc(directory: Path) -> list[str]:
+    """Make the files of the HMC's side in DIRECTORY; returns its command."""
     make_certificates(directory)
     (directory / "message.txt").write_text("Hello from the HMC.\n", encoding="utf-8")
     (directory / ".hmc").write_text(f"PATH={shlex.quote(str(HVPIPE_HMC.parent))}:$PATH PS1='hmc$ '\n"
                                     f"cat <<'.'\n{HMC_HINT}.\n", encoding="utf-8")
-    partition = qemu_command(Path(), "shell", LINES, sources=["hmc1", "hmc2"], initramfs=initramfs)
-    return partition, ["bash", "--noprofile", "--rcfile", ".hmc", "-i"]
+    return ["bash", "--noprofile", "--rcfile", ".hmc", "-i"]
 
 
 def add_arguments(parser: argparse.ArgumentParser):
@@ -62,9 +67,14 @@ def main(arguments: argparse.Namespace) -> int:     # pylint: disable=unused-arg
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise LabError("this needs a terminal; without one use `make run` or `make test`")
     exit_on_signals()
+    return run_session(prepare)
+
+
+def run_session(prepare_in: Callable[[Path], tuple[list[str], list[str]]]) -> int:
+    """Run the commands of both sides, which PREPARE_IN(directory) returns, side by side in that directory."""
     # A short path for the sockets. tmux has its own server there, so that the user's is left alone.
     with tempfile.TemporaryDirectory(prefix="hvpipe-", dir="/tmp") as directory:
-        partition, hmc = prepare(Path(directory))
+        partition, hmc = prepare_in(Path(directory))
         withdraw = publish("shell", f"{directory}/control.sock")
         tmux = ["tmux", "-S", f"{directory}/tmux"]
         leave = f"{shlex.join(tmux)} kill-session"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import build, cache, cpio, kernel, patches, releases, series, sources, step, tree
+from lab import build, cache, cpio, kernel, patches, releases, root, series, sources, step, tree
 from lab.checks import Report, text, trees
 from lab.errors import LabError
 from lab.git import git, git_environment
@@ -524,6 +524,15 @@ def test_programs(folder, code):
         header = path.read_bytes()[:0x14]
         assert header[:6] == b"\x7fELF\x02\x01" and header[0x12] == 21, f"{path} is not for ppc64le"
         assert b"/lib64/ld64.so" not in path.read_bytes(), f"{path} is not static"
+
+
+def test_missing_package():
+    """If the mirror lacks a package of a release, the user learns which other release to try; other errors stay."""
+    said = "E: Failed to fetch http://example.org/libc6.deb  404  Not Found\nE: Some files failed to download"
+    error = root.say_if_missing("trixie", LabError(said))
+    assert "lacks a file of trixie" in str(error) and "RELEASE=forky" in str(error) and "libc6.deb" in str(error)
+    other = LabError("E: Unable to locate package")
+    assert root.say_if_missing("trixie", other) is other
 
 
 def test_wrong_target():

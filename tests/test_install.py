@@ -66,7 +66,8 @@ def test_packages(part):
                         "libpixman-1-dev", "libelf-dev", "flex"}
 
 
-def test_packages_of_few():
-    """What only `make deb` needs is installed by nothing else."""
-    asked = listed("deb")
+@pytest.mark.parametrize("part", ["deb", "debian"])
+def test_packages_of_few(part):
+    """What only `make deb` or `make debian` needs is installed by nothing else."""
+    asked = listed(part)
     assert "debootstrap" in asked and not asked & listed()
