@@ -730,10 +730,11 @@ static void progress_on_terminal(void **context)
 	wait_for(terminal, "/s\x1b[K");
 	for (int i = 0; i < 256; i++)
 		assert_true(try_frame(&header, payload));
-	peer_frame(HVPIPE_LINK_ACK, 256, NULL);
+	/* The answer comes first: an ACK alone would let it send more, which we would have to acknowledge as well. */
 	answer = g_strdup_printf("REFUSED %.16s storage disk full\n", payload + 5);
 	peer_frame(HVPIPE_LINK_MESSAGE, 1, answer);
 	g_free(answer);
+	peer_frame(HVPIPE_LINK_ACK, 256, NULL);
 	wait_for(terminal, "\r\x1b[Khvpipe-hmc: ");
 	wait_for(terminal, "big: refused: disk full\r\n");
 }
