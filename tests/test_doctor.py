@@ -39,7 +39,7 @@ def check(partition, title, status):
 
 
 def test_driver(shared):
-    """On a kernel with a driver it names the driver; of the one that Linux ships it warns, by the release: it cannot know
+    """On a kernel with a driver it names the driver; of the one that Linux ships it warns, by release: it cannot know
     of fixes."""
     if KERNEL in (*LINUX_DRIVER, "vmlinux-debian-fixed"):
         check(shared, "The driver that Linux ships", 9)
