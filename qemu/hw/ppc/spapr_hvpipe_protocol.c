@@ -66,7 +66,7 @@ static void hvpipe_link_drop(SpaprHvpipeChardev *c, HvpipeLink link)
     }
 }
 
-/* An HMC must not fill the log: it is told of less often than it errs. */
+/* Limit the rate of complaints: an HMC must not fill the log. */
 static void hvpipe_complain(SpaprHvpipeChardev *c)
 {
     int64_t now = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
