@@ -35,14 +35,14 @@ def payload_limit(personality: str) -> int:
 
 
 PAYLOAD_LIMIT = payload_limit(PERSONALITY)
+CHOSEN = set(PERSONALITY.split(","))
 # Whether what was announced is announced again when the partition enables the pipe
-ANNOUNCES_AGAIN = not {"strict=on", "announce-again=off"} & set(PERSONALITY.split(","))
+ANNOUNCES_AGAIN = not {"strict=on", "announce-again=off"} & CHOSEN
 # Whether a send is refused while the hypervisor is in another one, also in one that the partition has given up
-REFUSES_SECOND_SEND = bool({"strict=on", "refuse-second-send=on"} & set(PERSONALITY.split(",")))
+REFUSES_SECOND_SEND = bool({"strict=on", "refuse-second-send=on"} & CHOSEN)
 # What read() says when a message was announced and none is there: the error of that receive, as firmware should know
-EMPTY_RECEIVE = next((word for word, names in {"EINVAL": {"strict=on", "empty-receive=-3"},
-                                               "EIO": {"empty-receive=-1"}}.items()
-                      if names & set(PERSONALITY.split(","))), "nothing")
+EMPTY_RECEIVE = ("EINVAL" if {"strict=on", "empty-receive=-3"} & CHOSEN else
+                 "EIO" if "empty-receive=-1" in CHOSEN else "nothing")
 
 
 def source_id(name: str) -> int:
