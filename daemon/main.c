@@ -43,6 +43,13 @@ static void keep_handle(const struct source *source, int fd)
 	systemd_keep(name, fd);
 }
 
+static void drop_handle(const struct source *source)
+{
+	g_autofree char *name = handle_name(source);
+
+	systemd_drop(name);
+}
+
 static gboolean on_stop(gpointer data)
 {
 	g_main_loop_quit(loop);
@@ -55,6 +62,7 @@ static bool start_sources(const struct config *config)
 	bool any = false;
 
 	source_opened = keep_handle;
+	source_closing = drop_handle;
 	for (guint i = 0; i < config->sources->len; i++) {
 		struct source *source = source_new(g_ptr_array_index(config->sources, i), config->spool);
 		g_autofree char *name = handle_name(source);

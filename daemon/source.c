@@ -63,6 +63,7 @@ struct source {
 
 static GPtrArray *sources;
 void (*source_opened)(const struct source *source, int fd);
+void (*source_closing)(const struct source *source);
 
 static void receive(struct source *source);
 
@@ -208,6 +209,9 @@ static void watch(struct source *source)
 static void close_handle(struct source *source)
 {
 	wait_for(source, WAIT_HANDLE, 0);
+	/* While a copy of the descriptor is kept, the source cannot be opened again. */
+	if (source_closing)
+		source_closing(source);
 	hvpipe_close(source->pipe);
 	source->pipe = NULL;
 	sender_restart();
@@ -235,7 +239,8 @@ int source_start(struct source *source, int fd)
 	}
 	set_problem(source, "");
 	source->backoff_ms = BACKOFF_MIN_MS;
-	if (source_opened)
+	/* One that was adopted is kept already. */
+	if (fd < 0 && source_opened)
 		source_opened(source, hvpipe_get_fd(source->pipe));
 	sender_restart();
 	watch(source);

@@ -59,7 +59,8 @@ void source_show_send(struct source *source, const void *data, size_t len, int e
 /* The line of the status. For g_free(). */
 char *source_status(const struct source *source);
 
-/* Called for each handle that was opened, to have it kept by others. */
+/* Called for each handle that was opened, to have it kept by others, and before one is closed that may be kept. */
 extern void (*source_opened)(const struct source *source, int fd);
+extern void (*source_closing)(const struct source *source);
 
 #endif

@@ -29,25 +29,28 @@ int systemd_take(const char *name)
 	return -1;
 }
 
+void systemd_drop(const char *name)
+{
+	g_autofree char *state = g_strdup_printf("FDSTOREREMOVE=1\nFDNAME=%s", name);
+
+	sd_notify(0, state);
+}
+
 void systemd_keep(const char *name, int fd)
 {
 	/* FDPOLL=0: without it systemd drops a descriptor whose poll() says an error, which may pass. */
 	g_autofree char *state = g_strdup_printf("FDSTORE=1\nFDNAME=%s\nFDPOLL=0", name);
-	g_autofree char *old = g_strdup_printf("FDSTOREREMOVE=1\nFDNAME=%s", name);
 
-	sd_notify(0, old);
+	systemd_drop(name);
 	sd_pid_notify_with_fds(0, 0, state, &fd, 1);
 }
 
 void systemd_drop_rest(void)
 {
 	for (int i = 0; i < nr_names; i++) {
-		g_autofree char *state = NULL;
-
 		if (!names[i])
 			continue;
-		state = g_strdup_printf("FDSTOREREMOVE=1\nFDNAME=%s", names[i]);
-		sd_notify(0, state);
+		systemd_drop(names[i]);
 		close(SD_LISTEN_FDS_START + i);
 		free(names[i]);
 		names[i] = NULL;
@@ -76,6 +79,10 @@ int systemd_take(const char *name)
 }
 
 void systemd_keep(const char *name, int fd)
+{
+}
+
+void systemd_drop(const char *name)
 {
 }
 

@@ -15,8 +15,11 @@ void systemd_begin(void);
 /* The descriptor that was kept under this name, or -1. It is the caller's then. */
 int systemd_take(const char *name);
 
-/* Have a descriptor kept under this name. */
+/* Have a descriptor kept under this name, which has no other one any more. */
 void systemd_keep(const char *name, int fd);
+
+/* Have the descriptor of this name, if there is one, closed where it was kept. */
+void systemd_drop(const char *name);
 
 /* Close the kept descriptors that nobody took, and have systemd forget them. */
 void systemd_drop_rest(void);

@@ -110,7 +110,7 @@ class Daemon:
         self.place, self.log = place, place / "log"
         self.config = place / "hvpiped.conf"
         self.config.write_text(f"[hvpiped]\nsocket={place}/socket\nspool={place}/spool\n{config}")
-        self.kept, self.keep = {}, keep
+        self.kept, self.dropped, self.keep = {}, [], keep
         if keep:
             self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self.notify.bind(str(place / "notify"))
@@ -126,6 +126,7 @@ class Daemon:
                 fds.frombytes(data)
             values = dict(line.partition("=")[::2] for line in text.decode().splitlines())
             if "FDSTOREREMOVE" in values and values["FDNAME"] in self.kept:
+                self.dropped.append(values["FDNAME"])
                 os.close(self.kept.pop(values["FDNAME"]))
             if "FDSTORE" in values:
                 self.kept[values["FDNAME"]] = fds[0]
@@ -697,6 +698,8 @@ def test_killed_keeps_handles(device, start, place):
         daemon.start()
         doubts.append(int(daemon.source()["in_doubt"]) - before)
     assert device.handles[SOURCE] is handle
+    # A daemon that is killed between dropping and keeping would have closed it.
+    assert not daemon.dropped
     wait_until(lambda: not device.unread(), "the receiving")
     with hvpipe.connect("hmc1") as pipe:
         taken = []
@@ -709,6 +712,19 @@ def test_killed_keeps_handles(device, start, place):
     assert all(doubt in (0, 1) for doubt in doubts)
     assert 1000 - sum(doubts) <= len(taken) <= 1000
     print(f"given 1000, taken {len(taken)}, in doubt {sum(doubts)}: {doubts}")
+
+
+def test_broken_handle_is_dropped(device, start):
+    """A handle that fails is closed in the store of descriptors, too: else the kernel would give no other one."""
+    start(keep=True)
+    device.open_error = errno.EALREADY
+    device.give(b"", error=errno.EPROTO)
+    device.handles[SOURCE].settimeout(LIMIT)
+    assert not device.handles.pop(SOURCE).recv(1)
+    device.open_error = 0
+    device.give(b"after")
+    with hvpipe.connect("hmc1") as pipe:
+        assert pipe.receive(LIMIT) == b"after"
 
 
 def test_in_doubt_counted(device, start, place):
