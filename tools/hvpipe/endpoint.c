@@ -287,73 +287,82 @@ static bool source_may_reconnect(void)
 	return source_seen || lost;
 }
 
-/* A send in a thread of its own. */
-struct sending {
+/* The send that the sending thread makes, or is to make. */
+static struct {
 	struct hvpipe *pipe;
 	const void *message;
 	size_t len;
-	int done; /* eventfd */
+	int begin; /* eventfd */
+	int done;  /* eventfd */
 	ssize_t result;
 	int error;
-};
+} sending;
 
 static void *send_in_thread(void *data)
 {
-	struct sending *sending = data;
+	eventfd_t count;
 
-	sending->result = hvpipe_send(sending->pipe, sending->message, sending->len);
-	sending->error = errno;
-	eventfd_write(sending->done, 1);
+	while (!eventfd_read(sending.begin, &count)) {
+		sending.result = hvpipe_send(sending.pipe, sending.message, sending.len);
+		sending.error = errno;
+		eventfd_write(sending.done, 1);
+	}
 	return NULL;
 }
 
-/* True when it is done; false when a signal came, and a little time since. */
-static bool wait_sent(const struct sending *sending)
+/* Signals are for the thread that waits. */
+static void start_sending_thread(void)
 {
-	struct pollfd pfds[] = { { .fd = sending->done, .events = POLLIN }, { .fd = stop_fd, .events = POLLIN } };
+	sigset_t all, before;
+	pthread_t thread;
+	int err;
+
+	sending.begin = eventfd(0, EFD_CLOEXEC);
+	sending.done = eventfd(0, EFD_CLOEXEC);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	err = sending.begin < 0 || sending.done < 0 ? errno : pthread_create(&thread, NULL, send_in_thread, NULL);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (err)
+		die(EXIT_FAILURE, "%s: not sent: thread: %s", options.source_name, strerror(err));
+}
+
+/* True when it is done; false when a signal came, and a little time since. */
+static bool wait_sent(void)
+{
+	struct pollfd pfds[] = { { .fd = sending.done, .events = POLLIN }, { .fd = stop_fd, .events = POLLIN } };
+	eventfd_t count;
 
 	while (!pfds[0].revents && !pfds[1].revents)
 		if (poll(pfds, 2, -1) < 0 && errno != EINTR)
 			die(EXIT_FAILURE, "poll: %s", strerror(errno));
 	for (int64_t end = now_ms() + STOP_GRACE_MS; !pfds[0].revents && now_ms() < end;)
 		poll(pfds, 1, STOP_GRACE_MS);
-	return pfds[0].revents;
+	return pfds[0].revents && !eventfd_read(sending.done, &count);
 }
 
 /*
  * hvpipe_send(), but a signal that endpoint_catch_stop() catches ends it within a second, with EINTR. The driver's
- * write() ends only with the source's answer, or with the process.
+ * write() ends only with the source's answer, or with the process. So a thread makes it, which stays for the next one.
  */
 static ssize_t send_or_stop(struct hvpipe *pipe, const void *message, size_t len)
 {
-	static struct sending sending; /* the thread may use it until the program ends */
-	sigset_t all, before;
-	pthread_t thread;
-	int err;
+	static bool started;
 
 	if (stop_fd < 0)
 		return hvpipe_send(pipe, message, len);
-	if (send_abandoned) {
-		errno = EINTR;
-		return -1;
+	if (!started)
+		start_sending_thread();
+	started = true;
+	if (!send_abandoned) {
+		sending.pipe = pipe;
+		sending.message = message;
+		sending.len = len;
+		eventfd_write(sending.begin, 1);
+		send_abandoned = !wait_sent();
 	}
-	sending = (struct sending){ .pipe = pipe, .message = message, .len = len, .done = eventfd(0, EFD_CLOEXEC) };
-	/* Signals are for the thread that waits here. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	err = sending.done < 0 ? errno : pthread_create(&thread, NULL, send_in_thread, &sending);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (err)
-		die(EXIT_FAILURE, "%s: not sent: thread: %s", options.source_name, strerror(err));
-	if (!wait_sent(&sending)) {
-		send_abandoned = true;
-		errno = EINTR;
-		return -1;
-	}
-	pthread_join(thread, NULL);
-	close(sending.done);
-	errno = sending.error;
-	return sending.result;
+	errno = send_abandoned ? EINTR : sending.error;
+	return send_abandoned ? -1 : sending.result;
 }
 
 int endpoint_send(struct hvpipe *pipe, const void *message, size_t len)

@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -822,6 +823,42 @@ static void signal_ends_send(void **state)
 	}
 }
 
+/* The youngest thread of the program. */
+static long last_thread(void)
+{
+	char path[40];
+	struct dirent *entry;
+	long last = 0;
+	DIR *tasks;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	tasks = opendir(path);
+	assert_non_null(tasks);
+	while ((entry = readdir(tasks)))
+		if (atol(entry->d_name) > last)
+			last = atol(entry->d_name);
+	closedir(tasks);
+	return last;
+}
+
+/* To start a thread costs more than a send: one makes them all. */
+static void one_thread_sends(void **state)
+{
+	char message[100];
+	long first = 0;
+
+	start("ping", "-s", "hmc1", "-n", "3");
+	expect_open();
+	for (int i = 0; i < 3; i++) {
+		assert_true(recv(send_fd, message, sizeof(message), MSG_PEEK) > 0);
+		first = first ?: last_thread();
+		assert_int_equal(last_thread(), first);
+		assert_int_not_equal(last_thread(), pid);
+		take_sent(message, sizeof(message), 0);
+	}
+	expect_exit(0);
+}
+
 /* Commands run side by side, as many as --jobs says; a reply goes when its command ends. */
 static void listen_jobs(void **state)
 {
@@ -1111,9 +1148,10 @@ int main(int argc, char **argv)
 		TEST(listen_limits),	    TEST(listen_background),
 		TEST(listen_reply_lost),    TEST(reports_counted),
 		TEST(listen_files),	    TEST(status_unknown),
-		TEST(signal_ends_send),	    TEST(listen_jobs),
-		TEST(exit_statuses),	    TEST(output_full),
-		TEST(doctor_findings),	    TEST(doctor_json_report),
+		TEST(signal_ends_send),	    TEST(one_thread_sends),
+		TEST(listen_jobs),	    TEST(exit_statuses),
+		TEST(output_full),	    TEST(doctor_findings),
+		TEST(doctor_json_report),
 	};
 
 	assert_int_equal(argc, 2);
