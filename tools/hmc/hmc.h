@@ -100,4 +100,11 @@ bool hmc_write_out(struct hmc *hmc, const void *data, size_t len);
 /* The same for a message of the partition, see write_message(). */
 bool hmc_write_message(struct hmc *hmc, const void *data, size_t len);
 
+/*
+ * Begin to receive files into the directory @path, see file_receiver_open(). Those that the session has stored are
+ * known: their messages may come again.
+ */
+int hmc_open_inbox(const struct hmc_state *state, const char *path, bool sync, struct file_receiver *into,
+		   struct file_message_error *error);
+
 #endif

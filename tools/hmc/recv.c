@@ -15,19 +15,27 @@
 static uint64_t received; /* messages, or files with -d */
 static struct file_receiver receiver = { .dir = -1 };
 
+int hmc_open_inbox(const struct hmc_state *state, const char *path, bool sync, struct file_receiver *into,
+		   struct file_message_error *error)
+{
+	if (file_receiver_open(into, path, sync, error))
+		return -1;
+	for (const GList *l = hmc_state_files(state)->head; l; l = l->next) {
+		const struct hmc_stored_file *file = l->data;
+
+		file_receiver_remember(into, file->id, file->sha256);
+	}
+	return 0;
+}
+
 static bool recv_start(struct hmc *hmc)
 {
 	struct file_message_error error;
 
-	if (hmc->dir && file_receiver_open(&receiver, hmc->dir, hmc->state_path != NULL, &error)) {
+	if (hmc->dir && hmc_open_inbox(hmc->state, hmc->dir, hmc->state_path != NULL, &receiver, &error)) {
 		report("%s", error.text);
 		hmc->status = EXIT_FAILURE;
 		return false;
-	}
-	for (const GList *l = hmc_state_files(hmc->state)->head; hmc->dir && l; l = l->next) {
-		const struct hmc_stored_file *file = l->data;
-
-		file_receiver_remember(&receiver, file->id, file->sha256);
 	}
 	hmc_restart_timeout(hmc, "no message", EXIT_NO_MESSAGE);
 	return true;

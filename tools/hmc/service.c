@@ -9,9 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "common.h"
-#include "file-message.h"
 #include "handler.h"
+#include "hmc.h"
 
 /* Replies that the partition has not received. Beyond them messages are refused. */
 #define PENDING_MAX 1024
@@ -276,14 +275,9 @@ struct hmc_service *hmc_service_new(const struct hmc_link_config *config, struct
 	service->environment = g_environ_setenv(service->environment, "HVPIPE_SOURCE", source, TRUE);
 	g_free(source);
 	ok = open_session(service, store, error);
-	if (ok && config->inbox && file_receiver_open(&service->inbox, config->inbox, true, &why)) {
+	if (ok && config->inbox && hmc_open_inbox(service->state, config->inbox, true, &service->inbox, &why)) {
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "%s: %s", config->name, why.text);
 		ok = false;
-	}
-	for (const GList *l = ok && config->inbox ? hmc_state_files(service->state)->head : NULL; l; l = l->next) {
-		const struct hmc_stored_file *file = l->data;
-
-		file_receiver_remember(&service->inbox, file->id, file->sha256);
 	}
 	if (ok) {
 		service->link = hmc_link_new(loop, config->addresses[0], service->state, &hmc_link_default_timing, &ops,
