@@ -22,10 +22,12 @@
 #include "system/cpus.h"
 #include "system/reset.h"
 #include "system/runstate.h"
+#include "system/tcg.h"
 #else
 #include "sysemu/cpus.h"
 #include "sysemu/reset.h"
 #include "sysemu/runstate.h"
+#include "sysemu/tcg.h"
 #endif
 
 #if QEMU_AT_LEAST(10, 1)

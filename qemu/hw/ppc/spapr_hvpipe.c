@@ -126,6 +126,25 @@ void hvpipe_forget_caller(SpaprHvpipe *s)
     }
 }
 
+/*
+ * Wait for the answer to the caller's send. Its processor does not run
+ * meanwhile, and the dispatch counter says so: the others do not spin on a lock
+ * that it holds, but leave the host to the HMC. KVM counts by itself.
+ */
+static void hvpipe_await_answer(SpaprHvpipe *s, PowerPCCPU *cpu)
+{
+    PPCVirtualHypervisorClass *vhc =
+        PPC_VIRTUAL_HYPERVISOR_GET_CLASS(cpu->vhyp);
+
+    if (tcg_enabled()) {
+        vhc->cpu_exec_exit(cpu->vhyp, cpu);
+    }
+    qemu_cond_timedwait_bql(&s->answered, HVPIPE_ANSWER_MS);
+    if (tcg_enabled()) {
+        vhc->cpu_exec_enter(cpu->vhyp, cpu);
+    }
+}
+
 static int hvpipe_send_or_retry(SpaprHvpipe *s, uint32_t id, uint32_t list,
                                 uint8_t *payload, uint32_t *size)
 {
@@ -158,7 +177,7 @@ static int hvpipe_send_or_retry(SpaprHvpipe *s, uint32_t id, uint32_t list,
      * the main loop from reading them. So the first poll is ours.
      */
     if (status == RTAS_OUT_BUSY && qemu_in_vcpu_thread()) {
-        qemu_cond_timedwait_bql(&s->answered, HVPIPE_ANSWER_MS);
+        hvpipe_await_answer(s, POWERPC_CPU(current_cpu));
         if (call != s->nr_calls || !s->caller.source) {
             /* Another processor has called meanwhile: we are forgotten. */
             return HVPIPE_BUSY_1MS;
