@@ -35,6 +35,8 @@ CHANNELS = {HMC: "the pipe to hvpipe-hmc",
 BUSY = {f"pipe=1-{SOURCES}": f"the pipe to {SOURCES} hvpipe-hmc, all busy",
         f"pipe={SERVED + 1}-{SERVED + SOURCES}": f"the pipe to one hvpipe-hmc for {SOURCES}, all busy",
         f"pipe={ECHO + 1}-{ECHO + SOURCES}": f"{SOURCES} sources, answered by the hypervisor"}
+# On two CPUs senders wait for each other, and for the processors of the host.
+TWO = {HMC: CHANNELS[HMC], **BUSY}
 UNIT = 1000000  # instructions of the known code in "peers unit"
 
 # From linux/if_tun.h, linux/if.h and linux/sockios.h
@@ -90,7 +92,7 @@ def check_unit(partition):
     return {"work": work, "and a sleep of 1 ms": short, "and a sleep of 20 ms": long}
 
 
-def round_trips(lab, what, count, channels, options=()):
+def round_trips(lab, what, count, channels, options=(), smp=1):
     """WHAT ("instructions" or "time") a round trip takes on CHANNELS: {channel: {size: numbers}}."""
     directory = lab.scratch(what)
     program, terminal = directory / "peers", directory / "terminal.sock"
@@ -98,7 +100,7 @@ def round_trips(lab, what, count, channels, options=()):
     results = {}
     with serving(program, f"tcp={HOST}:{PORT}"), serving(program, f"unix={terminal}"):
         partition = lab.partition(
-            name=f"peers-{what}", kernel="vmlinux-network", append="kunit.enable=0", trace=False,
+            name=f"peers-{what}-{smp}", kernel="vmlinux-network", append="kunit.enable=0", trace=False, smp=smp,
             sources=[f"hmc{first + n + 1}" for first in (0, SERVED) for n in range(SOURCES)],
             echo=[f"hmc{ECHO + n + 1}" for n in range(SOURCES)],
             programs=["bench/peers"],
@@ -130,9 +132,10 @@ def inside(count):
         instructions = round_trips(lab, "instructions", count, CHANNELS, ["-icount", "shift=0"])
         loads = [os.getloadavg()[0]]
         times = round_trips(lab, "time", count, {**CHANNELS, **BUSY})
+        two = round_trips(lab, "time", count, TWO, smp=2)
         loads.append(os.getloadavg()[0])
-        json.dump({"instructions": instructions, "time": times, "loads": loads, "processors": os.cpu_count()},
-                  sys.stdout)
+        json.dump({"instructions": instructions, "time": times, "time, 2 CPUs": two, "loads": loads,
+                   "processors": os.cpu_count()}, sys.stdout)
 
 
 def measure_peers(_lab, count=COUNT):

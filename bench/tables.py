@@ -3,7 +3,7 @@
 
 from .calls import ASLEEP, COUNTS, FLUSHED, HANDLES, MESSAGES, PARTS, WITH_HANDLES
 from .host import DEVICE
-from .peers import BUSY, CHANNELS, HMC, SIZES, UNIT
+from .peers import BUSY, CHANNELS, HMC, SIZES, TWO, UNIT
 
 
 def table_line(lines, title, cells, width=15, room=50):
@@ -154,9 +154,13 @@ def show_peers(results):
     def line(title, cells):
         lines.append((f"{title:44}" + "".join(f"{cell:>14}" for cell in cells)).rstrip())
 
+    def line_with_time(title, cells, found, one):
+        cells += [f"{found['rate']:,.0f}", f"{found['rate'] / one['rate']:.2f}"]
+        line("  " + title, cells + [f"{found[p] / 1000:,.0f}" for p in ("median", "p90", "p99")])
+
     for size in map(str, SIZES):
-        instructions, times = ({channel: sizes[size] for channel, sizes in results[what].items() if size in sizes}
-                               for what in ("instructions", "time"))
+        instructions, times, two = ({channel: sizes[size] for channel, sizes in results[what].items() if size in sizes}
+                                    for what in ("instructions", "time", "time, 2 CPUs"))
         line(f"{size} bytes there and back", ["instructions", "to the pipe's", "round trips/s", "to the pipe's",
                                               "p50 us", "p90 us", "p99 us"])
         for channel, title in {**CHANNELS, **BUSY}.items():
@@ -164,9 +168,10 @@ def show_peers(results):
             if channel in instructions:
                 count = instructions[channel]["median"]
                 cells = [f"{count:,.0f}", f"{count / instructions[HMC]['median']:.2f}"]
-            found = times[channel]
-            cells += [f"{found['rate']:,.0f}", f"{found['rate'] / times[HMC]['rate']:.2f}"]
-            line("  " + title, cells + [f"{found[p] / 1000:,.0f}" for p in ("median", "p90", "p99")])
+            line_with_time(title, cells, times[channel], times[HMC])
+        line("in a partition with 2 CPUs", [])
+        for channel, title in TWO.items():
+            line_with_time(title, ["", ""], two[channel], two[HMC])
     unit, loads = results["instructions"]["unit"], sorted(results["loads"])
     lines += ["", f"{UNIT:,} instructions are counted as {unit['work']:,.0f}, "
               + ", ".join(f"with {title[4:]} as {count:,.0f}" for title, count in unit.items() if title != "work"),

@@ -36,7 +36,7 @@ def made_up(names):
         "profile": {name: {row: {"hvpipe_write": 100.0 + len(row), "do_IRQ": 50.0, "memcpy": 3.0}
                            for row in profile.PROFILED} for name in names},
         "peers": {"instructions": {**channels, "unit": {"work": 1000010.0, "and a sleep of 1 ms": 1009149.0}},
-                  "time": channels, "loads": [2.0, 1.0], "processors": 2},
+                  "time": channels, "time, 2 CPUs": channels, "loads": [2.0, 1.0], "processors": 2},
         "host": {"hmc1": on_host, "hmc2": on_host},
         "links": {"links": {str(n): {"instructions": 7e3, "memory": 6e6 + 8e3 * n, "rate": 2e4} for n in links.LINKS},
                   "sources": {"one source, one process": 1e4, "8 sources, one process": 2e4},
