@@ -57,8 +57,11 @@ def prepare_root(step: Step, root: Path, release: str, tree: Path) -> None:
     asked = key_of(tree / "debian/control", *TOOLS)
     if stamp.exists() and stamp.read_text(encoding="ascii") == asked:
         return
+    # Of the release alone, without its updates: what is built so runs with each of them, and the libraries of both
+    # machines are of one version, also where the mirror has updates for one of them only.
     script = f"""set -e
         export DEBIAN_FRONTEND=noninteractive
+        sed -i '/-updates\\|-security/d' /etc/apt/sources.list
         dpkg --add-architecture {PARTITION}
         apt-get update --error-on=any
         apt-get install --yes --no-install-recommends {' '.join(TOOLS)}
