@@ -24,8 +24,8 @@ BUSYBOX_PACKAGE = "busybox-static:ppc64el"
 # What is linked statically into the partition's programs; the directory's name changes with the list
 LIBRARY_PACKAGES = ("libglib2.0-dev:ppc64el", "libjson-c-dev:ppc64el", "libmd-dev:ppc64el", "libpcre2-dev:ppc64el",
                     "libsqlite3-dev:ppc64el", "zlib1g-dev:ppc64el")
-# Parts of those that have a package of their own in some releases
-LIBRARY_PARTS = ("libgio-2.0-dev:ppc64el",)
+# Parts of GLib, and what it links to, in Debian 13 and later
+LIBRARY_PARTS = ("libgio-2.0-dev:ppc64el", "libsysprof-capture-4-dev:ppc64el")
 LIBRARIES = "libraries-" + hashlib.sha256(" ".join(LIBRARY_PACKAGES).encode()).hexdigest()[:8]
 # The newest kernels that Debian has, whichever release the host has: "newer" is the source of one, "debian" the binary
 # ones for Power. These suites move; the first that can be had is taken.
