@@ -24,7 +24,7 @@ from .machine import LINUX_OPTIONS, LINUX_PERSONALITY, qemu_command
 from .paths import BUILD, TOP
 from .root import in_root, network_settings, say_if_missing
 from .shell import LINES, PARTITION_HINT, prepare_hmc, run_session
-from .sources import release_suites, source
+from .sources import busybox, release_suites
 from .step import Step, exit_on_signals
 from .userland import GUEST
 
@@ -109,8 +109,8 @@ def initramfs_of(root: Path) -> bytes:
     for module in MODULES:
         path, = (name for name in needs if Path(name).name.partition(".")[0] == module)
         wanted |= dict.fromkeys([*reversed(needs[path]), path])
-    entries: dict[str, Entry] = {"bin/busybox": source("busybox").path / "bin/busybox",
-                                 "init": GUEST / "init-disk", **dict.fromkeys(("dev", "root"))}
+    entries: dict[str, Entry] = {"bin/busybox": busybox(), "init": GUEST / "init-disk",
+                                 **dict.fromkeys(("dev", "root"))}
     for number, name in enumerate(wanted, 1):
         data = (directory / name).read_bytes()
         entries[f"modules/{number:02}"] = lzma.decompress(data) if name.endswith(".xz") else data

@@ -330,3 +330,9 @@ def source(name: str) -> Source:
     fetch([name])
     place = _place(name)
     return Source(place, place.name.split("_", 1)[1])
+
+
+def busybox() -> Path:
+    """The partition's busybox: in /usr from Debian 13 on."""
+    tree = source("busybox").path
+    return next(path for path in (tree / "usr/bin/busybox", tree / "bin/busybox") if path.exists())

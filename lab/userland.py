@@ -11,7 +11,7 @@ from .cache import files_under, locked
 from .cpio import Device, Entry, archive
 from .kernel import ABI_TESTS, build_kernel
 from .paths import BUILD, TOP
-from .sources import LIBRARIES, source
+from .sources import LIBRARIES, busybox, source
 from .step import Step, environment
 from .toolchain import CROSS, toolchain
 
@@ -104,7 +104,7 @@ def program_rules(kernel: Path) -> str:
 def build_initramfs() -> None:
     """build/initramfs.cpio.gz: busybox, our scripts, hvpipe and ABI tests; the same bytes from the same inputs."""
     build_partition()
-    entries: dict[str, Entry] = {"dev/console": Device(5, 1), "bin/busybox": source("busybox").path / "bin/busybox",
+    entries: dict[str, Entry] = {"dev/console": Device(5, 1), "bin/busybox": busybox(),
                                  "bin/hvpipe": PARTITION / "hvpipe"}
     entries.update({place: GUEST / name for place, name in SCRIPTS.items()})
     entries.update({f"abi/{path.name}": path for path in files_under(PARTITION / "abi")})
