@@ -197,11 +197,11 @@ enum {
  * struct hvpipe_handle - One source, opened by user space.
  * @node:   In the pipe's table.
  * @pipe:   The pipe.
- * @source: Source ID.
- * @nr_held: How many messages are in @held.
- * @flags:  %HVPIPE_ANNOUNCED and so on.
  * @wait:   Pollers.
  * @held:   Messages received and not read yet. Guarded by the pipe's lock.
+ * @source: Source ID.
+ * @nr_held: How many messages are in @held. This and all below begin as zero.
+ * @flags:  %HVPIPE_ANNOUNCED and so on.
  * @received: Messages received, read or held. Receive lock.
  * @received_bytes: Their payload. Receive lock.
  * @sent:   Messages sent. Send lock.
@@ -210,18 +210,18 @@ enum {
 struct hvpipe_handle {
 	struct hlist_node node;
 	struct hvpipe *pipe;
+	wait_queue_head_t wait;
+	struct list_head held;
 	u32 source;
 	unsigned int nr_held;
 	unsigned long flags;
-	wait_queue_head_t wait;
-	struct list_head held;
 	u64 received, received_bytes;
 	u64 sent, sent_bytes;
 };
 
 /**
  * struct hvpipe - The partition's pipe.
- * @lock:    Guards @handles, @nobody, @nr_held, the messages that handles hold,
+ * @lock:    Guards @handles, @nobody, @nr_handles, the messages that handles hold,
  *           @announced, the event log, @virq and @irq.
  * @nobody:  Stands in for the sources without a handle. Its source is that of the
  *           last one that was announced.
@@ -258,7 +258,8 @@ struct hvpipe_handle {
 struct hvpipe {
 	spinlock_t lock;	/* see above */
 	struct hvpipe_handle nobody;
-	unsigned int nr_handles, nr_held;
+	unsigned int nr_handles;
+	atomic_t nr_held;
 	struct mutex state_lock;	/* see above */
 	enum hvpipe_state state;
 	unsigned long busy_timeout;
@@ -461,10 +462,8 @@ static int hvpipe_receive(struct hvpipe *pipe, bool killable)
 	} while (again > 0);
 	if (again || fwrc)
 		return again ?: hvpipe_errno("ibm,receive-hvpipe-msg", fwrc);
-	if (!msg->len)
-		return -ENODATA;
 	if (msg->len <= HVPIPE_MAX_RECEIVE)
-		return 0;
+		return msg->len ? 0 : -ENODATA;
 	pr_err_ratelimited("ibm,receive-hvpipe-msg wrote %u bytes from source 0x%08x, more than the buffer holds\n",
 			   msg->len, msg->source);
 	return -EBADMSG;
@@ -609,7 +608,7 @@ static int hvpipe_prepare_receive(struct hvpipe *pipe)
 {
 	if (!hvpipe_usable(pipe))
 		return -ENXIO;
-	if (READ_ONCE(pipe->nr_held) >= HVPIPE_HELD_MAX) {
+	if (atomic_read(&pipe->nr_held) >= HVPIPE_HELD_MAX) {
 		pr_warn_ratelimited("%u messages were received and not read, no other is received\n",
 				    HVPIPE_HELD_MAX);
 		return -ENOMEM;
@@ -642,7 +641,7 @@ static void hvpipe_hold(struct hvpipe *pipe, u32 announced)
 			WRITE_ONCE(handle->received, handle->received + 1);
 			WRITE_ONCE(handle->received_bytes, handle->received_bytes + msg->len);
 			WRITE_ONCE(handle->nr_held, handle->nr_held + 1);
-			WRITE_ONCE(pipe->nr_held, pipe->nr_held + 1);
+			atomic_inc(&pipe->nr_held);
 			hvpipe_wake(handle);
 		}
 		/* The next message may have been announced before this one was held. */
@@ -812,7 +811,7 @@ static ssize_t hvpipe_read_held(struct hvpipe_handle *handle, struct iov_iter *t
 			return ret;
 		list_del(&msg->list);
 		WRITE_ONCE(handle->nr_held, handle->nr_held - 1);
-		WRITE_ONCE(pipe->nr_held, pipe->nr_held - 1);
+		atomic_dec(&pipe->nr_held);
 		if (test_bit(HVPIPE_ANNOUNCED, &handle->flags))
 			hvpipe_await_reader(pipe, handle);
 	}
@@ -964,6 +963,19 @@ static __poll_t hvpipe_handle_poll(struct file *file, poll_table *wait)
 	return mask;
 }
 
+/* Not inlined: few handles hold messages when they are closed. */
+static noinline void hvpipe_drop_held(struct hvpipe_handle *handle)
+{
+	struct hvpipe_msg *msg, *next;
+
+	list_for_each_entry_safe(msg, next, &handle->held, list) {
+		atomic_dec(&handle->pipe->nr_held);
+		atomic_long_inc(&handle->pipe->dropped);
+		trace_papr_hvpipe_drop(handle->source, msg->len);
+		kmem_cache_free(hvpipe_msg_cache, msg);
+	}
+}
+
 /*
  * Close a handle. The message that is announced blocks the pipe: receive it, and
  * drop it with those that the handle holds. An event that comes at the same
@@ -973,7 +985,6 @@ static __poll_t hvpipe_handle_poll(struct file *file, poll_table *wait)
 static void hvpipe_close(struct hvpipe_handle *handle)
 {
 	struct hvpipe *pipe = handle->pipe;
-	struct hvpipe_msg *msg, *next;
 
 	if (test_bit(HVPIPE_ANNOUNCED, &handle->flags))
 		hvpipe_take(pipe, false);
@@ -981,7 +992,6 @@ static void hvpipe_close(struct hvpipe_handle *handle)
 	scoped_guard(spinlock_irq, &pipe->lock) {
 		hash_del(&handle->node);
 		WRITE_ONCE(pipe->nr_handles, pipe->nr_handles - 1);
-		WRITE_ONCE(pipe->nr_held, pipe->nr_held - handle->nr_held);
 		if (test_bit(HVPIPE_ANNOUNCED, &handle->flags)) {
 			hvpipe_announce(pipe, handle->source,
 					test_bit(HVPIPE_DOUBTFUL, &handle->flags));
@@ -989,11 +999,8 @@ static void hvpipe_close(struct hvpipe_handle *handle)
 		}
 	}
 
-	list_for_each_entry_safe(msg, next, &handle->held, list) {
-		atomic_long_inc(&pipe->dropped);
-		trace_papr_hvpipe_drop(handle->source, msg->len);
-		kmem_cache_free(hvpipe_msg_cache, msg);
-	}
+	if (!list_empty(&handle->held))
+		hvpipe_drop_held(handle);
 	kfree(handle);
 }
 
@@ -1010,9 +1017,8 @@ static void hvpipe_handle_show_fdinfo(struct seq_file *m, struct file *file)
 			    test_bit(HVPIPE_LOST, &handle->flags) ? "lost" : "open";
 
 	seq_printf(m, "source:\t0x%08x\nstate:\t%s\n", handle->source, state);
-	seq_printf(m, "sent:\t%llu\nsent-bytes:\t%llu\n",
-		   READ_ONCE(handle->sent), READ_ONCE(handle->sent_bytes));
-	seq_printf(m, "received:\t%llu\nreceived-bytes:\t%llu\nheld:\t%u\n",
+	seq_printf(m, "sent:\t%llu\nsent-bytes:\t%llu\nreceived:\t%llu\nreceived-bytes:\t%llu\nheld:\t%u\n",
+		   READ_ONCE(handle->sent), READ_ONCE(handle->sent_bytes),
 		   READ_ONCE(handle->received), READ_ONCE(handle->received_bytes),
 		   READ_ONCE(handle->nr_held));
 }
@@ -1045,12 +1051,13 @@ static struct hvpipe_handle *hvpipe_create(struct hvpipe *pipe, u32 source)
 	if (!hvpipe_usable(pipe))
 		return ERR_PTR(-ENXIO);
 
-	struct hvpipe_handle *handle __free(kfree) = kzalloc(sizeof(*handle), GFP_KERNEL_ACCOUNT);
+	struct hvpipe_handle *handle __free(kfree) = kmalloc(sizeof(*handle), GFP_KERNEL_ACCOUNT);
 
 	if (!handle)
 		return ERR_PTR(-ENOMEM);
 	handle->pipe = pipe;
 	handle->source = source;
+	memset_startat(handle, 0, nr_held);
 	init_waitqueue_head(&handle->wait);
 	INIT_LIST_HEAD(&handle->held);
 
@@ -1250,8 +1257,8 @@ static void hvpipe_set_state(struct hvpipe *pipe, enum hvpipe_state state)
  */
 static void hvpipe_disable(struct hvpipe *pipe, enum hvpipe_state state)
 {
-	s32 fwrc = RTAS_SUCCESS;
 	bool enabled;
+	s32 fwrc;
 
 	guard(mutex)(&pipe->state_lock);
 	clear_bit(HVPIPE_DUE_ENABLE, &pipe->due);
@@ -1264,8 +1271,7 @@ static void hvpipe_disable(struct hvpipe *pipe, enum hvpipe_state state)
 	pipe->unfinished_until = jiffies - 1;
 	if (pipe->unfinished)
 		hvpipe_send(pipe, pipe->unfinished);
-	if (enabled)
-		fwrc = hvpipe_set_enable(pipe, false);
+	fwrc = enabled ? hvpipe_set_enable(pipe, false) : 0;
 	if (fwrc)
 		pr_warn("disabling failed with status %d\n", fwrc);
 	hvpipe_set_state(pipe, state);
@@ -1435,9 +1441,7 @@ static int __init hvpipe_init(void)
 		return -ENODEV;
 	}
 
-	hvpipe_msg_cache = KMEM_CACHE_USERCOPY(hvpipe_msg, 0, packet);
-	if (!hvpipe_msg_cache)
-		return -ENOMEM;
+	hvpipe_msg_cache = KMEM_CACHE_USERCOPY(hvpipe_msg, SLAB_PANIC, packet);
 	err = misc_register(&hvpipe_dev);
 	if (err)
 		return err;

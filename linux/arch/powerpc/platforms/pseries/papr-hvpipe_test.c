@@ -1230,17 +1230,17 @@ static void held_max(struct kunit *test)
 	u8 *buf = hvpipe_test_buf(test);
 
 	hvpipe_test_queue(fake, HMC1, 1, 10);
-	fake->pipe.nr_held = HVPIPE_HELD_MAX;
+	atomic_set(&fake->pipe.nr_held, HVPIPE_HELD_MAX);
 	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), -ENOMEM);
 	hvpipe_schedule(&fake->pipe, HVPIPE_DUE_TAKE);
 	hvpipe_test_work(fake);
 	KUNIT_EXPECT_EQ(test, fake->delay, HVPIPE_RETRY_MIN);
 	KUNIT_EXPECT_EQ(test, fake->first, 0);
-	fake->pipe.nr_held = 0;
+	atomic_set(&fake->pipe.nr_held, 0);
 	hvpipe_test_work(fake);
-	KUNIT_EXPECT_EQ(test, fake->pipe.nr_held, 1);
+	KUNIT_EXPECT_EQ(test, atomic_read(&fake->pipe.nr_held), 1);
 	hvpipe_test_expect(test, file, 1, 10);
-	KUNIT_EXPECT_EQ(test, fake->pipe.nr_held, 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&fake->pipe.nr_held), 0);
 	KUNIT_EXPECT_EQ(test, hvpipe_test_read(file, buf, SZ_4K), 0);
 	hvpipe_test_expect_works(test, file, HMC1);
 	__fput_sync(file);
@@ -1919,7 +1919,7 @@ static void hvpipe_test_exit(struct kunit *test)
 	if (!fake)
 		return;
 	KUNIT_EXPECT_EQ(test, fake->pipe.nr_handles, 0);
-	KUNIT_EXPECT_EQ(test, fake->pipe.nr_held, 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&fake->pipe.nr_held), 0);
 	timer_shutdown_sync(&fake->pipe.hold_timer);
 	if (fake->pipe.spare)
 		kmem_cache_free(hvpipe_msg_cache, fake->pipe.spare);
