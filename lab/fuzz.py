@@ -16,7 +16,7 @@ import time
 
 from .cache import cache_dir
 from .errors import LabError
-from .fuzz_targets import CORPUS, PLACE, TARGETS, build_targets
+from .fuzz_targets import CORPUS, ENVIRONMENT, PLACE, TARGETS, build_targets
 from .options import count, seed_from_environment
 from .partition import SPLAT, Partition
 from .paths import LOGS, TOP
@@ -56,7 +56,7 @@ class Fuzzing:
                    "-timeout=30", f"-exact_artifact_path={crash}", grown, CORPUS / name]
         said, edges = [], "?"
         with subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                              stdin=subprocess.DEVNULL, text=True, errors="replace") as process:
+                              stdin=subprocess.DEVNULL, text=True, errors="replace", env=ENVIRONMENT) as process:
             self.processes.add(process)
             for line in process.stderr:
                 said = [*said[-400:], line]

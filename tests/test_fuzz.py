@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from lab import fuzz
-from lab.fuzz_targets import CORPUS, FUZZ, PLACE, TARGETS, build_targets
+from lab.fuzz_targets import CORPUS, ENVIRONMENT, FUZZ, PLACE, TARGETS, build_targets
 
 RUNS = 5000
 CALLS = 20000
@@ -22,7 +22,8 @@ def targets():
 
 def run(*command):
     """Run a target, which must not crash; returns what it says."""
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace", check=False, timeout=600)
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace", check=False, timeout=600,
+                          env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr[-8000:]
     return done.stderr
 

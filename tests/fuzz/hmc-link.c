@@ -113,7 +113,7 @@ static void run(struct outcome *outcome, struct input in, bool whole)
 	CHECK(link->phase != PHASE_UP || link->session.unsent_sequence <= link->session.credit + 1);
 	outcome->phase = link->phase;
 	outcome->credit = link->session.credit;
-	outcome->out = g_byte_array_ref(link->stream.out);
+	outcome->out = link->stream.out;
 	link->stream.out = g_byte_array_new();
 	hmc_link_free(link);
 	g_byte_array_unref(part);
