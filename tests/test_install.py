@@ -13,12 +13,15 @@ POWER = (b"\x7fELF\x02\x01", b"\x15\x00")
 
 
 def install(target, place):
-    """Run `make TARGET` into PLACE; returns the paths of what it installed, below PLACE."""
+    """Run `make TARGET` into PLACE; returns the paths of what it installed, below PLACE, without what Debian 13's Meson
+    compiles of Python.
+    """
     done = subprocess.run(["make", target, f"DESTDIR={place}", "PREFIX=/usr"], cwd=TOP, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True, check=False, timeout=600,
                           env={name: value for name, value in os.environ.items() if not name.startswith("MAKE")})
     assert done.returncode == 0, done.stdout
-    return {str(path.relative_to(place)): path for path in place.rglob("*") if not path.is_dir()}
+    return {str(path.relative_to(place)): path for path in place.rglob("*")
+            if not path.is_dir() and path.parent.name != "__pycache__"}
 
 
 def is_for_power(path):
