@@ -14,7 +14,7 @@ import re
 import pytest
 
 from faults import ANY, EVENTS, HMC4, LOST, Pipe, console_hmc, pairs, suspend, wait_queued
-from lab import Hmc, source_id
+from lab import ANNOUNCES_AGAIN, EMPTY_RECEIVE, Hmc, source_id
 
 
 @pytest.fixture(scope="module")
@@ -183,13 +183,17 @@ def test_suspend_waits_for_busy(pipe, operation, fault):
     assert running.check() == steps
 
 
-@pytest.mark.parametrize("operation,fault", pairs(["resume"], [*AROUND_SLEEP, *REPLACED, "send:status=9900,count=20",
+# Not every firmware announces anything after the resume.
+@pytest.mark.parametrize("operation,fault", pairs(["resume"], [*AROUND_SLEEP, *REPLACED * ANNOUNCES_AGAIN,
+                                                               "send:status=9900,count=20",
                                                                "receive:status=9900,count=20"]))
 def test_resume(pipe, operation, fault):
     """The first calls after the resume fail as at any time, and nothing is lost."""
     before, during, after, pipe.drops = struck(fault)
     if fault in REPLACED:   # the announcement after the resume
         before, during = f"{before} {during} poll2=in,out", ""
+    if not ANNOUNCES_AGAIN and fault.startswith("receive:") and "9900" not in fault:
+        during = ""     # The fault strikes the driver's one receive that nothing announced.
     during = during.replace("read2", "poll2=in,out read2")
     after = after.replace("read2=2.1", "take2=2.1")
     steps = " ".join(filter(None, (before, "meet meet", during, "meet meet", after, "close2")))
@@ -204,8 +208,15 @@ def test_resume(pipe, operation, fault):
     wait_event_faults(pipe, fault, mark)
     pipe.wait_struck(fault.partition(":")[0], mark)
     pipe.inject(ANY if fault == LOST else "")
+    if not ANNOUNCES_AGAIN and fault.startswith("receive:status=-"):
+        suspend(pipe).wake()    # An error of that receive says that nothing is pending; the next enabling finds it.
     pipe.meet()
-    assert running.check() == steps
+    said = running.check()
+    if fault.startswith("event:both-bits") and f"={EMPTY_RECEIVE} " in said:
+        # It announced another message after the driver's own receive, and none is there.
+        steps = steps.replace("lost read2=nothing read2=nothing now2=out",
+                              " ".join([EMPTY_RECEIVE, *[f"read2={EMPTY_RECEIVE}"] * 2, "now2=in,out"]))
+    assert said == steps
 
 
 # hmc1's steps before the suspension, while the pipe cannot be enabled, and when it is.
