@@ -742,7 +742,6 @@ static ssize_t hvpipe_receive_for(struct hvpipe *pipe, u32 source, enum hvpipe_t
 	if (err)
 		return hvpipe_receive_failed(pipe, source, trust, err);
 
-	pipe->area->received.hdr.flags = HVPIPE_MSG_AVAILABLE;
 	misrouted = source && source != msg->source;
 	if (misrouted) {
 		WRITE_ONCE(pipe->doubt_until, jiffies + HVPIPE_DOUBT);
@@ -884,12 +883,12 @@ static ssize_t hvpipe_handle_read_iter(struct kiocb *iocb, struct iov_iter *to)
 		}
 	} while (!ret && !fatal_signal_pending(current));
 
-	if (ret == -EAGAIN && !hvpipe_usable(handle->pipe))
+	if (ret != -EAGAIN)
+		return ret;
+	if (!hvpipe_usable(handle->pipe))
 		return -ENXIO;
 	/* f_flags can change concurrently. */
-	if (ret == -EAGAIN && !(READ_ONCE(iocb->ki_filp->f_flags) & O_NONBLOCK))
-		return 0;
-	return ret;
+	return READ_ONCE(iocb->ki_filp->f_flags) & O_NONBLOCK ? ret : 0;
 }
 
 /*
@@ -1406,6 +1405,7 @@ static void hvpipe_setup(struct hvpipe *pipe, struct hvpipe_firmware_area *area)
 	init_waitqueue_head(&pipe->nobody.wait);
 	area->list.length = cpu_to_be64(sizeof(area->list));
 	area->list.address = cpu_to_be64(__pa(area->sent));
+	area->received.hdr.flags = HVPIPE_MSG_AVAILABLE;
 	area->parameter.length = cpu_to_be16(sizeof(area->parameter.enable));
 	pipe->area = area;
 	pipe->busy_timeout = HVPIPE_BUSY_TIMEOUT;
