@@ -212,7 +212,7 @@ def test_resume(pipe, operation, fault):
         suspend(pipe).wake()    # An error of that receive says that nothing is pending; the next enabling finds it.
     pipe.meet()
     said = running.check()
-    if fault.startswith("event:both-bits") and f"={EMPTY_RECEIVE} " in said:
+    if fault.startswith("event:both-bits") and EMPTY_RECEIVE != "nothing" and f"={EMPTY_RECEIVE} " in said:
         # It announced another message after the driver's own receive, and none is there.
         steps = steps.replace("lost read2=nothing read2=nothing now2=out",
                               " ".join([EMPTY_RECEIVE, *[f"read2={EMPTY_RECEIVE}"] * 2, "now2=in,out"]))
