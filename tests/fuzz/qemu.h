@@ -212,7 +212,13 @@ typedef struct SpaprHvpipe SpaprHvpipe;
 typedef struct SpaprMachineState {
 	SpaprHvpipe *hvpipe;
 } SpaprMachineState;
-typedef struct PowerPCCPU PowerPCCPU;
+typedef struct PowerPCCPU {
+	void *vhyp;
+} PowerPCCPU;
+typedef struct PPCVirtualHypervisorClass {
+	void (*cpu_exec_enter)(void *vhyp, PowerPCCPU *cpu);
+	void (*cpu_exec_exit)(void *vhyp, PowerPCCPU *cpu);
+} PPCVirtualHypervisorClass;
 typedef struct SpaprEventLogEntry {
 	uint8_t type;
 	size_t size;
@@ -221,6 +227,10 @@ typedef struct SpaprEventLogEntry {
 typedef int qemu_irq;
 typedef int RunState;
 
+#define tcg_enabled()				 false
+#define current_cpu				 NULL
+#define POWERPC_CPU(cpu)			 ((PowerPCCPU *)(cpu))
+#define PPC_VIRTUAL_HYPERVISOR_GET_CLASS(vhyp)	 ((void)sizeof(vhyp), (PPCVirtualHypervisorClass *)NULL)
 #define RTAS_OUT_SUCCESS			 0
 #define RTAS_OUT_NO_ERRORS_FOUND		 1
 #define RTAS_OUT_HW_ERROR			 -1
