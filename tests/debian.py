@@ -211,10 +211,12 @@ def test_packages(debian, tmp_path):
 
 
 def test_python(debian):
-    """The module of python3-hvpipe finds library and daemon."""
+    """The module of python3-hvpipe finds library and daemon, and works on the device without the daemon."""
     debian.hmc("echo")
-    debian.check("python3 -c 'import hvpipe\nwith hvpipe.connect(\"hmc1\") as pipe:\n pipe.send(b\"hello\")\n"
-                 " assert pipe.receive(30) == b\"hello\"'")
+    program = ("python3 -c 'import hvpipe\nwith hvpipe.{}(\"hmc1\") as pipe:\n pipe.send(b\"hello\")\n"
+               " assert pipe.receive(30) == b\"hello\"'")
+    debian.check(program.format("connect"))
+    debian.check(f"systemctl stop hvpiped; {program.format('open')}; status=$?; systemctl start hvpiped; exit $status")
 
 
 def test_no_device(debian):
