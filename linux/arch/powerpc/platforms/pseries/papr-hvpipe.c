@@ -1441,8 +1441,8 @@ static int __init hvpipe_init(void)
 		return -ENODEV;
 	}
 
-	hvpipe_msg_cache = KMEM_CACHE_USERCOPY(hvpipe_msg, SLAB_PANIC, packet);
-	err = misc_register(&hvpipe_dev);
+	hvpipe_msg_cache = KMEM_CACHE_USERCOPY(hvpipe_msg, 0, packet);
+	err = hvpipe_msg_cache ? misc_register(&hvpipe_dev) : -ENOMEM;
 	if (err)
 		return err;
 	hvpipe_setup(&hvpipe, &hvpipe_area);
