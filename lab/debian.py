@@ -160,20 +160,16 @@ def build_disk(release: str) -> Path:
     return BUILD / "debian" / release
 
 
-def partition_of(release: str, disk: Path, snapshot: bool = False, kernel: Path | None = None) -> dict[str, object]:
-    """How a Partition of RELEASE runs from DISK, on Debian's kernel or on KERNEL; with SNAPSHOT, DISK stays as it is.
+def partition_of(release: str, disk: Path, snapshot: bool = False) -> dict[str, object]:
+    """How a Partition of RELEASE runs from DISK on Debian's kernel; with SNAPSHOT, DISK stays as it is.
 
-    See qemu_command().
+    See qemu_command(). The kernel's driver is the one that Linux ships: see LINUX_DRIVER.
     """
     place = BUILD / "debian" / release
     drive = f"file={disk},format=raw,if=none,id=disk,cache=unsafe,snapshot={'on' if snapshot else 'off'}"
-    options = ["-device", "spapr-vscsi", "-drive", drive, "-device", "scsi-hd,drive=disk"]
-    how = {"append": "root=/dev/sda rw", "options": options, "kernel": kernel or place / "vmlinuz",
-           "initramfs": place / "initramfs"}
-    if not kernel:
-        # Its driver is the one that Linux ships: see LINUX_DRIVER.
-        how |= {"personality": LINUX_PERSONALITY, "options": [*LINUX_OPTIONS, *options]}
-    return how
+    options = [*LINUX_OPTIONS, "-device", "spapr-vscsi", "-drive", drive, "-device", "scsi-hd,drive=disk"]
+    return {"append": "root=/dev/sda rw", "kernel": place / "vmlinuz", "initramfs": place / "initramfs",
+            "personality": LINUX_PERSONALITY, "options": options}
 
 
 def run_tests(release: str) -> int:
