@@ -57,6 +57,7 @@ def prepare_root(step: Step, root: Path, release: str, tree: Path) -> None:
     asked = key_of(tree / "debian/control", *TOOLS)
     if stamp.exists() and stamp.read_text(encoding="ascii") == asked:
         return
+    # A try before may have ended in the middle of an installation, which is repaired first.
     # Of the release alone, without its updates: what is built so runs with each of them, and the libraries of both
     # machines are of one version, also where the mirror has updates for one of them only.
     script = f"""set -e
@@ -64,6 +65,8 @@ def prepare_root(step: Step, root: Path, release: str, tree: Path) -> None:
         sed -i '/-updates\\|-security/d' /etc/apt/sources.list
         dpkg --add-architecture {PARTITION}
         apt-get update --error-on=any
+        dpkg --configure --pending || true
+        apt-get install --yes --fix-broken
         apt-get install --yes --no-install-recommends {' '.join(TOOLS)}
         {BUILD_DEP} ./
         {BUILD_DEP} --host-architecture {PARTITION} --build-profiles cross,nocheck ./"""
