@@ -50,7 +50,8 @@ help:
 	@echo '  make deb      Debian packages in build/deb/RELEASE: of libhvpipe, hvpipe and hvpiped for a partition, of'
 	@echo '                hvpipe-hmc and hvpipe-lab for a PC         (RELEASE=trixie, bookworm or forky; as root)'
 	@echo '  make debian   a partition with Debian, its own kernel, systemd and these packages: its console and one'
-	@echo '                on the HMC, side by side           (RELEASE=trixie or forky; TEST=1: test it; as root)'
+	@echo '                on the HMC, side by side           (RELEASE=trixie or forky; TEST=1: test it; as root;'
+	@echo '                                                   KERNEL=vmlinux-disk: on our kernel and driver)'
 	@echo '  make patches  refresh linux/ and qemu/ from the commits in the work trees of Linux and QEMU'
 	@echo '  make fresh    run and test in a new root of a Debian release (RELEASE=bookworm, TESTS=; as root)'
 	@echo '  make series   patch series for Linux and QEMU in build/series       (COMPILE=1: and compile each'
@@ -141,7 +142,7 @@ deb: packages
 
 debian: packages
 	@packaging/install-packages debian
-	@$(LAB) build $(PARTS)
+	@$(LAB) build $(PARTS) $(filter vmlinux-disk,$(KERNEL))
 	@$(LAB) debian $(or $(RELEASE),trixie) $(if $(TEST),--test)
 
 update: packages

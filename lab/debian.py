@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A real Debian partition: systemd, apt, a disk, Debian's own unmodified kernel, and our packages.
+"""A real Debian partition: systemd, apt, a disk, Debian's own unmodified kernel or ours, and our packages.
 
 Its root is made by mmdebstrap with the emulation of single programs, so that no partition needs to run for it, and
 stays in the cache; our packages are installed in it by apt. On a terminal this ends with its console and the HMC side
@@ -36,6 +36,7 @@ PACKAGES = ("dbus", "initramfs-tools", "kmod", "libglib2.0-0t64", "libjson-c5", 
 KERNEL = "linux-image-powerpc64le"
 KEPT = 2                # roots and disks of each release: they are large
 DISK = "2G"
+OURS = "vmlinux-disk"   # our kernel with what the disk and systemd need, and with our driver
 INSTALLED = "/srv/hvpipe"   # where the partition has our packages
 # The disk is one that a virtual I/O server gives, as under PowerVM. The initramfs is our own, with what mounts the disk
 # and no more: Debian's takes minutes to make where each of a thousand small programs is emulated.
@@ -160,16 +161,26 @@ def build_disk(release: str) -> Path:
     return BUILD / "debian" / release
 
 
-def partition_of(release: str, disk: Path, snapshot: bool = False) -> dict[str, object]:
-    """How a Partition of RELEASE runs from DISK on Debian's kernel; with SNAPSHOT, DISK stays as it is.
+def chosen_kernel() -> str:
+    """What $KERNEL names: nothing for Debian's kernel, or OURS."""
+    kernel = os.environ.get("KERNEL", "")
+    if kernel not in ("", OURS):
+        raise LabError(f"KERNEL={kernel} does not boot from a disk: take KERNEL={OURS}, or none for Debian's kernel")
+    return kernel
 
-    See qemu_command(). The kernel's driver is the one that Linux ships: see LINUX_DRIVER.
+
+def partition_of(release: str, disk: Path, snapshot: bool = False) -> dict[str, object]:
+    """How a Partition of RELEASE runs from DISK on the chosen kernel; with SNAPSHOT, DISK stays as it is.
+
+    See qemu_command(). The driver in Debian's kernel is the one that Linux ships: see LINUX_DRIVER.
     """
     place = BUILD / "debian" / release
     drive = f"file={disk},format=raw,if=none,id=disk,cache=unsafe,snapshot={'on' if snapshot else 'off'}"
-    options = [*LINUX_OPTIONS, "-device", "spapr-vscsi", "-drive", drive, "-device", "scsi-hd,drive=disk"]
+    options = ["-device", "spapr-vscsi", "-drive", drive, "-device", "scsi-hd,drive=disk"]
+    if chosen_kernel():
+        return {"append": "root=/dev/sda rw rootwait", "kernel": OURS, "initramfs": None, "options": options}
     return {"append": "root=/dev/sda rw", "kernel": place / "vmlinuz", "initramfs": place / "initramfs",
-            "personality": LINUX_PERSONALITY, "options": options}
+            "personality": LINUX_PERSONALITY, "options": [*LINUX_OPTIONS, *options]}
 
 
 def run_tests(release: str) -> int:
@@ -195,6 +206,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Make the disk, then run tests or a console."""
     release = arguments.release
+    chosen_kernel()
     place = build_disk(release)
     if arguments.test:
         return run_tests(release)

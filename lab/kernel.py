@@ -51,6 +51,8 @@ KERNELS = {
     "vmlinux-4k": Kernel(["partition.config", "4k.config"]),
     "vmlinux-big-endian": Kernel(["partition.config", "big-endian.config"]),
     "vmlinux-newer-4k": Kernel(["partition.config", "linux-7.config", "4k.config"], newer=True, patches=NEWER_PATCHES),
+    # What a Debian on a disk needs: `make debian KERNEL=vmlinux-disk`
+    "vmlinux-disk": Kernel(["partition.config", "disk.config"]),
     # Without KUnit, with what measures a call of firmware alone
     "vmlinux-bench": Kernel(["partition.config", "bench.config"], built_in=FLOOR),
     # Linux as Debian's newest release has it, with its driver or with ours

@@ -71,7 +71,7 @@ def source_sockets(place: Path, sources) -> dict[str, Path]:
 
 
 def qemu_command(place: Path, name: str, lines: dict[str, str], sources=(), echo=(), hvpipe=True, kernel=KERNEL,
-                 initramfs=INITRAMFS, append="", options=(), smp=1, memory="1G", capable=True,
+                 initramfs: Path | None = INITRAMFS, append="", options=(), smp=1, memory="1G", capable=True,
                  cpu=CPU, personality: str | None = None, qemu=BOOTED) -> list[str]:
     """The command that runs machine NAME, with its sockets for HMCs in PLACE.
 
@@ -92,9 +92,11 @@ def qemu_command(place: Path, name: str, lines: dict[str, str], sources=(), echo
     command = [
         qemu / "qemu-system-ppc64", "-machine", f"{machine_type()},x-vof=on", "-accel", "tcg", "-nodefaults",
         "-nographic", "-L", qemu / "pc-bios", "-m", memory, "-smp", smp, "-no-reboot", "-name", name,
-        "-kernel", BUILD / kernel, "-initrd", initramfs,
-        "-append", " ".join(filter(None, ("console=hvc0 rdinit=/init", append, APPEND))),
+        "-kernel", BUILD / kernel,
+        "-append", " ".join(filter(None, ("console=hvc0", initramfs and "rdinit=/init", append, APPEND))),
     ]
+    if initramfs:
+        command += ["-initrd", initramfs]
     if cpu:
         command += ["-cpu", cpu]
     for line, chardev in lines.items():

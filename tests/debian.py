@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`make debian TEST=1`: our packages on a real Debian partition, with systemd, udev, apt and Debian's own kernel.
+"""`make debian TEST=1`: our packages on a real Debian partition, with systemd, udev, apt and Debian's kernel or ours.
 
 Not one of `make test`: the disk that lab/debian.py makes takes long, and so does each boot. The tests share a disk, in
 the order in which they stand here.
@@ -14,7 +14,7 @@ import pytest
 
 from lab import BUILD, Lab
 from lab.certificates import make_certificates
-from lab.debian import INSTALLED, partition_of
+from lab.debian import INSTALLED, chosen_kernel, partition_of
 from test_pipe import message_files
 
 RELEASE = os.environ.get("RELEASE", "trixie")
@@ -114,10 +114,11 @@ def test_started_by_udev(debian):
 
 
 def test_doctor(debian):
-    """The doctor has no warning but that of Debian's driver."""
+    """The doctor has no warning but that of the driver in Debian's kernel."""
     said = debian.run("hvpipe doctor").stdout
     findings = [line for line in said.splitlines() if re.match("warning|error", line)]
     assert all(re.search(DRIVER, line) for line in findings), said
+    assert bool(findings) != bool(chosen_kernel()), said
     assert re.search(r"^ok +holders ", said, re.M), said
 
 
