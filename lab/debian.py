@@ -187,7 +187,8 @@ def run_tests(release: str) -> int:
     """Run tests/debian.py on RELEASE; the last line counts its tests."""
     results = BUILD / "debian-tests.xml"
     results.unlink(missing_ok=True)
-    subprocess.run([sys.executable, "-m", "pytest", "-sv", f"--junit-xml={results}", TOP / "tests/debian.py"], cwd=TOP,
+    subprocess.run([sys.executable, "-m", "pytest", "-sv", "-o", "junit_family=xunit1", f"--junit-xml={results}",
+                    TOP / "tests/debian.py"], cwd=TOP,
                    env={**os.environ, "RELEASE": release}, check=False)
     if not results.exists():
         raise LabError("the tests did not run")
