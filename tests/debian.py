@@ -21,7 +21,8 @@ RELEASE = os.environ.get("RELEASE", "trixie")
 LIMIT = 3600            # seconds for anything: only a test that hangs takes so long
 MESSAGES = 1000
 KILLS = 20
-BETWEEN_KILLS = 40      # messages
+BETWEEN_KILLS = 40      # messages at least: on a fast kernel twice as many come while they are counted
+TRAFFIC = 2500          # messages, so that the last kill has traffic, too
 # The doctor warns of the driver that Linux ships, and of nothing else.
 DRIVER = "Linux [^:]*: a message that comes while another one is received can stop the pipe"
 # Wait until udev has started the daemon
@@ -148,7 +149,7 @@ def test_killed(debian, tmp_path):
     """The daemon is killed 20 times under traffic: each message is taken once and in order, but for those in doubt, at
     most one a kill."""
     before = counter(debian, "in_doubt")
-    hmc = debian.hmc("send", *message_files(tmp_path, MESSAGES))
+    hmc = debian.hmc("send", *message_files(tmp_path, TRAFFIC))
     # Each kill after so many messages more. The socket stays open, so that `hvpipe status` waits for the next daemon.
     kills = debian.check(f"""for i in $(seq {KILLS}); do
         n=0
@@ -157,15 +158,16 @@ def test_killed(debian, tmp_path):
         echo $n
     done""")
     hmc.check(LIMIT)
-    taken = numbers_of(debian.run(f"{TAKE} -n {MESSAGES} | tr -d .").output)
+    taken = numbers_of(debian.run(f"{TAKE} -n {TRAFFIC} | tr -d .").output)
     doubt = counter(debian, "in_doubt") - before
     assert property_of(debian, "hvpiped", "NRestarts") == str(KILLS)
-    print(f"sent {MESSAGES}, taken {len(taken)}, in doubt {doubt} in {KILLS} kills, which came after {kills.split()}")
-    assert int(kills.split()[-1]) < MESSAGES, "there was no more traffic"
+    print(f"sent {TRAFFIC}, taken {len(taken)}, in doubt {doubt} in {KILLS} kills, which came after {kills.split()}")
+    # Those that a kill lost are never counted.
+    assert int(kills.split()[-1]) < TRAFFIC - KILLS, "there was no more traffic"
     # The kernel says so when a source is opened that somebody has: each daemon got the handles of the last one.
     assert "could not get the source" not in debian.check("dmesg")
     assert taken == sorted(set(taken)), "not in order, or twice"
-    assert MESSAGES - doubt <= len(taken) and doubt <= KILLS
+    assert TRAFFIC - doubt <= len(taken) and doubt <= KILLS
 
 
 def test_handler(debian, tmp_path):
