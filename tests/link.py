@@ -261,7 +261,9 @@ class Tap:
                     frames = self.frames(party)
                     data = b"".join(map(self._change, frames[passed:]))
                     passed = len(frames)
-                other.sendall(data)
+                # Who is gone gets no more, but what it wrote before still arrives.
+                with contextlib.suppress(OSError):
+                    other.sendall(data)
             other.shutdown(socket.SHUT_WR)
         # The hypervisor closes the connection as a whole; an HMC that writes no more may still read.
         if party == "hypervisor":
