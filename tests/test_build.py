@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import build, cache, cpio, kernel, patches, releases, root, series, sources, step, tree
+from lab import build, cache, cpio, debian, kernel, patches, releases, root, series, sources, step, tree
 from lab.checks import Report, text, trees
 from lab.errors import LabError
 from lab.git import git, git_environment
@@ -533,6 +533,15 @@ def test_missing_package():
     assert "lacks a file of trixie" in str(error) and "RELEASE=forky" in str(error) and "libc6.deb" in str(error)
     other = LabError("E: Unable to locate package")
     assert root.say_if_missing("trixie", other) is other
+
+
+def test_kernel_without_disk(monkeypatch):
+    """A kernel that cannot boot Debian's disk is refused, and the user learns which one can."""
+    monkeypatch.setenv("KERNEL", "vmlinux")
+    with pytest.raises(LabError, match="KERNEL=vmlinux does not boot from a disk: take KERNEL=vmlinux-disk"):
+        debian.chosen_kernel()
+    monkeypatch.setenv("KERNEL", debian.OURS)
+    assert debian.chosen_kernel() == debian.OURS and debian.OURS in kernel.KERNELS
 
 
 def test_wrong_target():
