@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* hvpiped: the sources whose message is at risk. */
+/* hvpiped: the messages that are at risk. */
 #include "risk.h"
 
 #include <errno.h>
@@ -25,7 +25,7 @@ void risk_open(const char *socket)
 	if (fd >= 0 && !ftruncate(fd, sizeof(none)))
 		map = mmap(NULL, sizeof(none), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (map == MAP_FAILED)
-		g_warning("%s: %s: messages in doubt after a kill will not be counted", path, strerror(errno));
+		g_warning("%s: %s: a kill may lose messages, and will not count them", path, strerror(errno));
 	else
 		risks = map;
 	if (fd >= 0)
@@ -38,10 +38,18 @@ struct risk *risk_find(uint32_t source)
 		if (risk->source && risk->source != source)
 			continue;
 		risk->source = source;
-		if (risk->pending)
+		/* Nobody else writes the file, but a message that cannot be one must not be believed. */
+		if (risk->state == RISK_DOUBT || (risk->state == RISK_HELD && risk->len > sizeof(risk->data))) {
 			risk->nr_in_doubt++;
-		risk->pending = 0;
+			risk_set(risk, RISK_NONE);
+		}
 		return risk;
 	}
-	return NULL;
+	/* Sources that were configured earlier since boot have all places. */
+	return g_new0(struct risk, 1);
+}
+
+void risk_set(struct risk *risk, enum risk_state state)
+{
+	__atomic_store_n(&risk->state, state, __ATOMIC_RELEASE);
 }

@@ -44,10 +44,7 @@ struct source {
 	guint watch, timer;
 	unsigned int backoff_ms;
 
-	/* A message that is out of the kernel and not in the spool. */
-	bool current;
-	size_t current_len;
-	unsigned char current_data[HVPIPE_MAX_RECEIVE];
+	bool current; /* @risk has a message that is not in the spool; without bytes, a loss of the connection */
 
 	struct client *receiver;
 	bool given;	      /* it has a message and did not say that it took it */
@@ -65,6 +62,7 @@ static GPtrArray *sources;
 void (*source_opened)(const struct source *source, int fd);
 void (*source_closing)(const struct source *source);
 
+static void take_over(struct source *source);
 static void receive(struct source *source);
 
 struct source *source_new(const struct source_config *config, const char *spool_directory)
@@ -77,6 +75,7 @@ struct source *source_new(const struct source_config *config, const char *spool_
 	source->risk = risk_find(config->id);
 	source->observers = g_ptr_array_new();
 	source->backoff_ms = BACKOFF_MIN_MS;
+	take_over(source);
 	if (!sources)
 		sources = g_ptr_array_new();
 	g_ptr_array_add(sources, source);
@@ -129,12 +128,6 @@ GArray *source_fds(void)
 			g_array_append_val(fds, fd);
 	}
 	return fds;
-}
-
-static void set_at_risk(struct source *source, bool at_risk)
-{
-	if (source->risk)
-		source->risk->pending = at_risk;
 }
 
 /*
@@ -278,8 +271,8 @@ static ssize_t find_oldest(struct source *source, const unsigned char **data)
 		return -1;
 	}
 	source->given_current = len < 0;
-	*data = len < 0 ? source->current_data : spooled;
-	return len >= 0 ? len : source->current ? (ssize_t)source->current_len : -1;
+	*data = len < 0 ? source->risk->data : spooled;
+	return len >= 0 ? len : source->current ? (ssize_t)source->risk->len : -1;
 }
 
 /* The message that was found is with the receiver. */
@@ -287,7 +280,7 @@ static bool forget_given(struct source *source, GError **error)
 {
 	if (source->given_current) {
 		source->current = source->given_current = false;
-		set_at_risk(source, false);
+		risk_set(source->risk, RISK_NONE);
 		return true;
 	}
 	return source->given_id < 0 || spool_remove(source->spool, source->given_id, error);
@@ -309,6 +302,8 @@ static void give_next(struct source *source)
 	if (len < 0)
 		return;
 	source->given = true;
+	if (source->given_current)
+		risk_set(source->risk, RISK_DOUBT);
 	client_give_message(source->receiver, source->config->id, ++source->number, data, len);
 }
 
@@ -340,8 +335,9 @@ static bool spool_current(struct source *source)
 	if (!source->current)
 		return true;
 	if (source->config->drop_oldest)
-		drop_oldest(source, source->current_len);
-	if (!spool_append(source->spool, source->current_data, source->current_len, &error)) {
+		drop_oldest(source, source->risk->len);
+	source->risk->id = spool_next_id(source->spool, &error);
+	if (error || !spool_append(source->spool, source->risk->data, source->risk->len, &error)) {
 		set_problem(source, error->message);
 		g_error_free(error);
 		return false;
@@ -355,8 +351,20 @@ static bool spool_current(struct source *source)
 		source->given_current = false;
 	}
 	source->current = false;
-	set_at_risk(source, false);
+	risk_set(source->risk, RISK_NONE);
 	return true;
+}
+
+/* Take the message that a daemon held when it was killed, unless it is in the spool. */
+static void take_over(struct source *source)
+{
+	if (source->risk->state != RISK_HELD)
+		return;
+	source->current = spool_next_id(source->spool, NULL) != source->risk->id + 1;
+	if (!source->current)
+		risk_set(source->risk, RISK_NONE);
+	else
+		spool_current(source);
 }
 
 /*
@@ -372,7 +380,7 @@ static void note_loss(struct source *source)
 		return;
 	if (source->given || spool_messages(source->spool)) {
 		source->current = true;
-		source->current_len = 0;
+		source->risk->len = 0;
 		spool_current(source);
 	} else {
 		client_give_lost(source->receiver, source->config->id);
@@ -407,12 +415,12 @@ static void receive(struct source *source)
 
 	if (!make_room(source))
 		return;
-	set_at_risk(source, true);
-	len = hvpipe_recv(source->pipe, source->current_data, sizeof(source->current_data), 0);
+	risk_set(source->risk, RISK_DOUBT);
+	len = hvpipe_recv(source->pipe, source->risk->data, sizeof(source->risk->data), 0);
 	if (len <= 0) {
 		int err = errno;
 
-		set_at_risk(source, false);
+		risk_set(source->risk, RISK_NONE);
 		switch (err) {
 		case ETIMEDOUT:
 			watch(source);
@@ -437,10 +445,12 @@ static void receive(struct source *source)
 		}
 	}
 	source->current = true;
-	source->current_len = len;
+	source->risk->len = len;
+	source->risk->id = -1;
+	risk_set(source->risk, RISK_HELD);
 	source->nr_received++;
 	source->received_bytes += len;
-	show(source, HVPIPE_RECEIVE, source->current_data, len, 0);
+	show(source, HVPIPE_RECEIVE, source->risk->data, len, 0);
 	if (source->receiver && !source->given && !spool_messages(source->spool)) {
 		give_next(source);
 	} else if (!spool_current(source)) {
@@ -476,6 +486,8 @@ void source_forget_client(struct source *source, struct client *client)
 	if (source->receiver != client)
 		return;
 	source->receiver = NULL;
+	if (source->given && source->given_current)
+		risk_set(source->risk, RISK_HELD);
 	source->given = source->given_current = false;
 	/* What it did not say that it took is kept for the next one. */
 	if (!spool_current(source)) {
@@ -536,8 +548,8 @@ char *source_status(const struct source *source)
 		" receiver=%d observers=%u problem=%s",
 		source->config->id, wait_names[source->wait], source->nr_received, source->received_bytes,
 		source->nr_taken, spool_messages(source->spool), spool_bytes(source->spool),
-		spool_max_bytes(source->spool), source->nr_dropped, source->risk ? source->risk->nr_in_doubt : 0,
-		source->nr_losses, source->nr_sent, source->sent_bytes, source->nr_refused, source->nr_doubtful,
+		spool_max_bytes(source->spool), source->nr_dropped, source->risk->nr_in_doubt, source->nr_losses,
+		source->nr_sent, source->sent_bytes, source->nr_refused, source->nr_doubtful,
 		source->receiver ? (int)client_pid(source->receiver) : 0, source->observers->len, source->problem);
 }
 

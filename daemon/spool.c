@@ -140,6 +140,11 @@ bool spool_append(struct spool *spool, const void *data, size_t len, GError **er
 	return true;
 }
 
+int64_t spool_next_id(struct spool *spool, GError **error)
+{
+	return spool_open(spool, error) ? spool->next_id : -1;
+}
+
 ssize_t spool_first(struct spool *spool, int64_t *id, void *data, GError **error)
 {
 	int result;

@@ -42,6 +42,9 @@ bool spool_open(struct spool *spool, GError **error);
 /* Append a message; no bytes stand for a loss of the connection. */
 bool spool_append(struct spool *spool, const void *data, size_t len, GError **error);
 
+/* What the next message that is appended will be called, which is more than 0. -1 with @error if that is not known. */
+int64_t spool_next_id(struct spool *spool, GError **error);
+
 /* True if a message of @len bytes fits. */
 bool spool_has_room(const struct spool *spool, size_t len);
 

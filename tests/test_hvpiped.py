@@ -747,6 +747,48 @@ def test_in_doubt_counted(device, start, place):
         assert pipe.receive(LIMIT) == b"next"
 
 
+def test_killed_before_spooling(device, start, place):
+    """A message that the daemon had received and not yet spooled when it was killed comes after the restart."""
+    spool = place / "spool"
+    spool.write_text("no directory")
+    daemon = start(keep=True)
+    device.give(b"first")
+    wait_until(lambda: "spool" in daemon.source()["problem"], "the problem")
+    daemon.kill()
+    daemon.start()
+    daemon.kill()
+    spool.unlink()
+    spool.mkdir()
+    daemon.start()
+    device.give(b"second")
+    with hvpipe.connect("hmc1") as pipe:
+        assert (pipe.receive(LIMIT), pipe.receive(LIMIT)) == (b"first", b"second")
+    assert daemon.source()["in_doubt"] == "0"
+
+
+# What daemon/risk.h says of the file: source, state, messages in doubt, number in the spool, bytes
+RISK = struct.Struct("=IIQqI")
+HELD = 2
+
+
+@pytest.mark.parametrize("number,length,taken", [(1, 5, []), (-1, 5, [b"again"]), (2, 5, [b"again"]), (-1, 5000, [])],
+                         ids=["is spooled", "is not", "another is", "is no message"])
+def test_killed_while_spooling(device, start, place, number, length, taken):
+    """A daemon that was killed while it put a message into the spool: the next one knows whether it is there."""
+    daemon = start(keep=True)
+    device.give(b"spooled")
+    wait_until(lambda: daemon.source()["spooled"] == "1", "the spooling")
+    daemon.kill()
+    with open(place / "at-risk", "r+b") as note:
+        note.write(RISK.pack(SOURCE, HELD, 0, number, length) + b"again")
+    daemon.start()
+    with hvpipe.connect("hmc1") as pipe:
+        assert [pipe.receive(LIMIT) for _ in range(1 + len(taken))] == [b"spooled", *taken]
+        with pytest.raises(TimeoutError):
+            pipe.receive(0.2)
+    assert daemon.source()["in_doubt"] == ("1" if length == 5000 else "0")
+
+
 def test_daemon_ends(device, start):
     """When the daemon ends, a receiver is told, and may connect again."""
     daemon = start()
