@@ -173,6 +173,10 @@ class Agent:
         with self._changed:
             return list((self._waiting or {}).values())
 
+    def wait_end(self):
+        """Wait until it knows that the partition has ended: no command runs any more."""
+        self._thread.join(LIMIT)
+
     def signal(self, number: int, name: str):
         """Send the signal NAME to command NUMBER; does nothing if the partition has ended, and all commands with it.
         """

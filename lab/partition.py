@@ -212,3 +212,4 @@ class Partition:
         for machine in (self._target, self.machine):
             if machine:
                 machine.close()
+        self.agent.wait_end()
