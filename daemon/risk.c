@@ -22,7 +22,8 @@ void risk_open(const char *socket)
 	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	void *map = MAP_FAILED;
 
-	if (fd >= 0 && !ftruncate(fd, sizeof(none)))
+	/* With its space: without a place for a page that is written, we would be killed, or a message lost. */
+	if (fd >= 0 && !(errno = posix_fallocate(fd, 0, sizeof(none))))
 		map = mmap(NULL, sizeof(none), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (map == MAP_FAILED)
 		g_warning("%s: %s: a kill may lose messages, and will not count them", path, strerror(errno));

@@ -789,6 +789,23 @@ def test_killed_while_spooling(device, start, place, number, length, taken):
     assert daemon.source()["in_doubt"] == ("1" if length == 5000 else "0")
 
 
+def test_at_risk_has_space(start, place):
+    """The file that messages are received into has its space: a full disk neither kills the daemon nor loses one."""
+    start()
+    file = (place / "at-risk").stat()
+    assert file.st_blocks * 512 >= file.st_size > 0
+
+
+def test_without_at_risk(device, start, place):
+    """Without that file, which is said, messages arrive all the same."""
+    (place / "at-risk").mkdir()
+    daemon = start()
+    assert "at-risk: Is a directory: a kill may lose messages" in daemon.said()
+    device.give(b"x" * hvpipe.MAX_PAYLOAD)
+    with hvpipe.connect("hmc1") as pipe:
+        assert pipe.receive(LIMIT) == b"x" * hvpipe.MAX_PAYLOAD
+
+
 def test_daemon_ends(device, start):
     """When the daemon ends, a receiver is told, and may connect again."""
     daemon = start()
